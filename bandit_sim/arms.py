@@ -1,0 +1,204 @@
+"""What can be pulled: arms without structure, arms with a kernel, and the leaves of a response tree."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.core
+import numpy as np
+from jax.tree_util import register_dataclass
+from numpy.typing import ArrayLike
+
+from theory.response_tree import ResponseTree
+
+Array = Any  # NumPy at construction, a JAX tracer inside the compiled simulation
+
+
+def _concrete(*arrays: Array) -> bool:
+    """Whether the values can be looked at: a tracer (or a tree mapping's placeholder) cannot be validated."""
+    return all(isinstance(a, np.ndarray | jax.Array) and not isinstance(a, jax.core.Tracer) for a in arrays)
+
+
+def _floats(values: ArrayLike) -> np.ndarray:
+    array = np.asarray(values)
+    return array if np.issubdtype(array.dtype, np.floating) else array.astype(np.float64)
+
+
+def _check_reward(reward: Array) -> None:
+    bad = np.flatnonzero(~np.isfinite(np.asarray(reward)))
+    if bad.size:
+        raise ValueError(
+            f"reward of arm {bad[0]} is {np.asarray(reward)[bad[0]]}; give every arm a finite reward, "
+            "and score an unparsable answer by an explicit policy (for example 0)"
+        )
+
+
+def _check_mass(mass: Array) -> None:
+    values = np.asarray(mass)
+    bad = np.flatnonzero(~(np.isfinite(values) & (values >= 0)))
+    if bad.size:
+        raise ValueError(f"mass of arm {bad[0]} is {values[bad[0]]}; masses are finite and not negative")
+    if not values.sum() > 0:
+        raise ValueError("the masses sum to 0; at least one arm needs a positive mass")
+
+
+def _check_shape(name: str, array: Array, shape: tuple[int, ...]) -> None:
+    if np.shape(array) != shape:
+        raise ValueError(f"{name} has shape {np.shape(array)}, expected {shape}")
+
+
+@register_dataclass
+@dataclass(frozen=True)
+class Arms:
+    """Arms that share nothing: pi = softmax(logits), each logit a parameter of its own (dense engine).
+
+    Arguments:
+        logits: (K,) initial logits; -inf is an arm that is never pulled.
+        reward: (K,) reward of each arm.
+    Errors: ValueError naming the arm whose reward or logit is not a number.
+    """
+
+    logits: Array
+    reward: Array
+
+    def __post_init__(self) -> None:
+        if _concrete(self.logits, self.reward):
+            _check_shape("reward", self.reward, np.shape(self.logits))
+            _check_reward(self.reward)
+            values = np.asarray(self.logits)
+            bad = np.flatnonzero(np.isnan(values) | (values == np.inf))
+            if bad.size:
+                raise ValueError(f"logit of arm {bad[0]} is {values[bad[0]]}; logits are finite, or -inf")
+            if not np.any(np.isfinite(values)):
+                raise ValueError("no arm has a finite logit; at least one arm must be possible")
+
+    @classmethod
+    def from_masses(cls, masses: ArrayLike, reward: ArrayLike) -> Arms:
+        """Arms with probabilities masses (K,) / sum of masses, and reward (K,)."""
+        mass = _floats(masses)
+        _check_mass(mass)
+        with np.errstate(divide="ignore"):
+            return cls(logits=np.log(mass / mass.sum()), reward=_floats(reward))
+
+    @classmethod
+    def two_class(cls, *, arms: int, correct: int, p0: float) -> Arms:
+        """`correct` arms of reward 1 (the first ones) share p0 evenly, the others share 1 - p0."""
+        if not 0 < correct < arms:
+            raise ValueError(f"correct = {correct} of arms = {arms}; give 1 <= correct <= arms - 1")
+        if not 0 < p0 < 1:
+            raise ValueError(f"p0 = {p0}; give a success probability strictly between 0 and 1")
+        is_correct = np.arange(arms) < correct
+        return cls.from_masses(
+            np.where(is_correct, p0 / correct, (1 - p0) / (arms - correct)), is_correct.astype(np.float64)
+        )
+
+
+@register_dataclass
+@dataclass(frozen=True)
+class ParticleArms:
+    """Whole responses that share parameters: pi ~ mass exp f, and a pull of a moves f by K[:, a] - K pi.
+
+    Arguments:
+        mass: (L,) probability of each particle; normalised by the engine's softmax.
+        reward: (L,) reward of each particle.
+        kernel: (L, L) inner products of the responses' scores, in nats per unit of eta times weight.
+    Errors: ValueError naming the particle or the shape.
+    """
+
+    mass: Array
+    reward: Array
+    kernel: Array
+
+    def __post_init__(self) -> None:
+        if _concrete(self.mass, self.reward, self.kernel):
+            particles = len(self.mass)
+            _check_shape("reward", self.reward, (particles,))
+            _check_shape("kernel", self.kernel, (particles, particles))
+            _check_mass(self.mass)
+            _check_reward(self.reward)
+            if not np.all(np.isfinite(np.asarray(self.kernel))):
+                raise ValueError("kernel holds a value that is not finite; probe again in float32 or float64")
+
+    @classmethod
+    def from_tree(cls, tree: ResponseTree) -> ParticleArms:
+        """The leaves as whole responses: sequence kernel P K P^T, the comparison to the tree kernel."""
+        dtype = tree.kernel.dtype
+        return cls(
+            mass=tree.leaf_probability().astype(dtype),
+            reward=np.asarray(tree.reward, dtype),
+            kernel=tree.sequence_kernel().astype(dtype),
+        )
+
+
+@register_dataclass
+@dataclass(frozen=True)
+class TreeArms:
+    """The leaves of a response tree, pulled edge by edge; see `theory.response_tree.ResponseTree`.
+
+    Arguments (E edges, L leaves, T tokens of the longest response):
+        probability: (E,) base probability of the edge at its node.
+        node: (E,) node index from 0, ascending.
+        depth: (E,) token position of the edge's first token.
+        path: (L, E) 1 where the edge lies on the leaf's path.
+        start: (L, T) depth of the edges that carry token t of the leaf.
+        span: (L, T) how many tokens of the leaf they carry; 0 beyond the response's end.
+        reward: (L,) reward of the leaf.
+        kernel: (E, E) inner products of the edges' scores.
+    Errors: ValueError naming the leaf.
+    Valid when: a tail's tokens are alike: each has an equal share of its log-probability, and the tail moves
+        with their mean weight.
+    """
+
+    probability: Array
+    node: Array
+    depth: Array
+    path: Array
+    start: Array
+    span: Array
+    reward: Array
+    kernel: Array
+
+    def __post_init__(self) -> None:
+        if _concrete(self.reward):
+            _check_reward(self.reward)
+
+    @classmethod
+    def from_tree(cls, tree: ResponseTree, tokens: int | None = None) -> TreeArms:
+        """Lay a tree out by tokens, in the kernel's dtype; lengths are rounded to whole tokens.
+
+        `tokens` fixes T (default: the longest response), so that trees of equal shape share one compilation.
+        """
+        order = np.argsort(tree.node, kind="stable")
+        _, node = np.unique(tree.node[order], return_inverse=True)
+        path, depth = np.asarray(tree.path)[:, order] > 0, tree.depth[order]
+        if np.any(~path.any(axis=1)):
+            raise ValueError(f"leaf {np.argmin(path.any(axis=1))} has no edge on its path")
+        first_of_last = np.where(path, depth, -1).max(axis=1)
+        length = np.maximum(np.rint(tree.length).astype(np.int64), first_of_last + 1)
+        tokens = int(length.max()) if tokens is None else tokens
+        if tokens < length.max():
+            raise ValueError(f"tokens = {tokens}, but a response has {length.max()}; give at least that many")
+        start = np.zeros((len(path), tokens), dtype=np.int32)
+        span = np.zeros((len(path), tokens), dtype=np.int32)
+        for leaf, on_path in enumerate(path):
+            starts = np.unique(
+                depth[on_path]
+            )  # edges of one depth (a rest, then its class) carry the same tokens
+            if starts[0] != 0:
+                raise ValueError(f"leaf {leaf}: its first edge has depth {starts[0]}, expected 0")
+            counts = np.diff(np.append(starts, length[leaf]))
+            start[leaf, : length[leaf]] = np.repeat(starts, counts)
+            span[leaf, : length[leaf]] = np.repeat(counts, counts)
+        dtype = tree.kernel.dtype
+        return cls(
+            probability=np.asarray(tree.probability[order], dtype),
+            node=node.astype(np.int32),
+            depth=depth.astype(np.int32),
+            path=path.astype(dtype),
+            start=start,
+            span=span,
+            reward=np.asarray(tree.reward, dtype),
+            kernel=tree.kernel[np.ix_(order, order)],
+        )

@@ -1,0 +1,38 @@
+"""Dense tabular softmax: theta_b += eta sum_i w_i (1[b = a_i] - pi_b); a response is one token."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from bandit_sim.arms import Arms
+from bandit_sim.engines._sampling import choose
+
+linear = False
+
+
+def init(arms: Arms) -> jax.Array:
+    return jnp.asarray(arms.logits)
+
+
+def log_probabilities(arms: Arms, state: jax.Array) -> jax.Array:
+    return jax.nn.log_softmax(state)
+
+
+def success(arms: Arms, state: jax.Array) -> jax.Array:
+    return jnp.sum(jax.nn.softmax(state) * jnp.asarray(arms.reward, state.dtype))
+
+
+def sample(arms: Arms, state: jax.Array, keys: jax.Array) -> jax.Array:
+    return choose(keys, jax.nn.log_softmax(state))
+
+
+def token_logprobs(arms: Arms, state: jax.Array, choices: jax.Array) -> tuple[jax.Array, jax.Array]:
+    logs = jax.nn.log_softmax(state)[choices][:, None]
+    return logs, jnp.ones_like(logs)
+
+
+def direction(arms: Arms, state: jax.Array, choices: jax.Array, weights: jax.Array) -> jax.Array:
+    per_rollout = weights.sum(axis=1)
+    pulled = jnp.zeros_like(state).at[choices].add(per_rollout)
+    return pulled - per_rollout.sum() * jax.nn.softmax(state)

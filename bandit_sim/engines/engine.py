@@ -1,0 +1,39 @@
+"""What every engine offers. An engine knows how a weight on log pi(choice) moves its policy, and no rule."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """A policy over A choices with a state of logits; `arms` is the kind of arms the engine pulls."""
+
+    linear: bool
+    """True where the state holds function values, which only a step linear in the direction may move."""
+
+    def init(self, arms: Any) -> jax.Array:
+        """The base policy's state: logits (D,)."""
+        ...
+
+    def log_probabilities(self, arms: Any, state: jax.Array) -> jax.Array:
+        """(A,) log pi of every choice."""
+        ...
+
+    def success(self, arms: Any, state: jax.Array) -> jax.Array:
+        """() p = sum over choices of pi times reward."""
+        ...
+
+    def sample(self, arms: Any, state: jax.Array, keys: jax.Array) -> jax.Array:
+        """(n,) choices, one per key of keys (n,)."""
+        ...
+
+    def token_logprobs(self, arms: Any, state: jax.Array, choices: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """(n, T) log pi of each token of the choices (n,), and the mask (n, T) of real tokens."""
+        ...
+
+    def direction(self, arms: Any, state: jax.Array, choices: jax.Array, weights: jax.Array) -> jax.Array:
+        """(D,) where sum_it w_it grad log pi(y_it) moves the logits, per unit of eta."""
+        ...

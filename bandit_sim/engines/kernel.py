@@ -1,0 +1,41 @@
+"""Sequence kernel: f += eta sum_i w_i (K[:, a_i] - K pi), pi ~ mass exp f over particles; one token each.
+
+The state is log mass + f. K = identity is the dense engine.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from bandit_sim.arms import ParticleArms
+from bandit_sim.engines._sampling import choose
+
+linear = True
+
+
+def init(arms: ParticleArms) -> jax.Array:
+    return jnp.log(jnp.asarray(arms.mass))
+
+
+def log_probabilities(arms: ParticleArms, state: jax.Array) -> jax.Array:
+    return jax.nn.log_softmax(state)
+
+
+def success(arms: ParticleArms, state: jax.Array) -> jax.Array:
+    return jnp.sum(jax.nn.softmax(state) * jnp.asarray(arms.reward, state.dtype))
+
+
+def sample(arms: ParticleArms, state: jax.Array, keys: jax.Array) -> jax.Array:
+    return choose(keys, jax.nn.log_softmax(state))
+
+
+def token_logprobs(arms: ParticleArms, state: jax.Array, choices: jax.Array) -> tuple[jax.Array, jax.Array]:
+    logs = jax.nn.log_softmax(state)[choices][:, None]
+    return logs, jnp.ones_like(logs)
+
+
+def direction(arms: ParticleArms, state: jax.Array, choices: jax.Array, weights: jax.Array) -> jax.Array:
+    per_rollout = weights.sum(axis=1)
+    pulled = jnp.zeros_like(state).at[choices].add(per_rollout)
+    return jnp.asarray(arms.kernel, state.dtype) @ (pulled - per_rollout.sum() * jax.nn.softmax(state))

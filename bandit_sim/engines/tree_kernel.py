@@ -1,0 +1,69 @@
+"""Tree kernel: f += eta K c on the edges of the response tree, one exact softmax per node.
+
+c_e = s_e - pi_e sum of s over the edges of e's node, with s_e the weight of the rollouts whose path takes e
+(the mean of w over the tokens that e carries): +w on the path's edge, -w pi on every edge of its node.
+The state is log probability + f. Source: design of this project (the linearised softmax of each token).
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from bandit_sim.arms import TreeArms
+from bandit_sim.engines._sampling import choose
+
+linear = True
+
+_IMPOSSIBLE = -1e30
+"""Stands for log 0 in a sum over a path: 0 times -inf is NaN, 0 times this is 0, and its exp is 0."""
+
+
+def _node_sum(arms: TreeArms, per_edge: jax.Array) -> jax.Array:
+    """(E,) the sum of per_edge over the edges that leave the same node."""
+    nodes = per_edge.shape[0]  # a bound that does not depend on the tree's values, so that trees share code
+    return jax.ops.segment_sum(per_edge, arms.node, nodes, indices_are_sorted=True)[arms.node]
+
+
+def _edge_log_probabilities(arms: TreeArms, state: jax.Array) -> jax.Array:
+    """(E,) log pi of each edge at its node."""
+    nodes = state.shape[0]
+    top = jax.ops.segment_max(state, arms.node, nodes, indices_are_sorted=True)[arms.node]
+    return jnp.maximum(state - top - jnp.log(_node_sum(arms, jnp.exp(state - top))), _IMPOSSIBLE)
+
+
+def init(arms: TreeArms) -> jax.Array:
+    return jnp.log(jnp.asarray(arms.probability))
+
+
+def log_probabilities(arms: TreeArms, state: jax.Array) -> jax.Array:
+    return jnp.asarray(arms.path, state.dtype) @ _edge_log_probabilities(arms, state)
+
+
+def success(arms: TreeArms, state: jax.Array) -> jax.Array:
+    return jnp.sum(jnp.exp(log_probabilities(arms, state)) * jnp.asarray(arms.reward, state.dtype))
+
+
+def sample(arms: TreeArms, state: jax.Array, keys: jax.Array) -> jax.Array:
+    return choose(keys, log_probabilities(arms, state))
+
+
+def token_logprobs(arms: TreeArms, state: jax.Array, choices: jax.Array) -> tuple[jax.Array, jax.Array]:
+    start, span = jnp.asarray(arms.start)[choices], jnp.asarray(arms.span)[choices]
+    on_path = jnp.asarray(arms.path, state.dtype)[choices] * _edge_log_probabilities(arms, state)
+    by_depth = jax.vmap(lambda logs: jax.ops.segment_sum(logs, arms.depth, start.shape[1]))(on_path)
+    mask = (span > 0).astype(state.dtype)
+    each = jnp.take_along_axis(by_depth, start, axis=1) / jnp.maximum(span, 1).astype(state.dtype)
+    return mask * each, mask
+
+
+def direction(arms: TreeArms, state: jax.Array, choices: jax.Array, weights: jax.Array) -> jax.Array:
+    start, span = jnp.asarray(arms.start)[choices], jnp.asarray(arms.span)[choices]
+    share = jnp.where(span > 0, weights / jnp.maximum(span, 1).astype(state.dtype), 0)
+    mean = jax.vmap(lambda w, at: jnp.zeros_like(w).at[at].add(w))(
+        share, start
+    )  # (n, T) by depth of the edge
+    path = jnp.asarray(arms.path, state.dtype)[choices]
+    taken = jnp.sum(path * mean[:, jnp.asarray(arms.depth)], axis=0)
+    pi = jnp.exp(_edge_log_probabilities(arms, state))
+    return jnp.asarray(arms.kernel, state.dtype) @ (taken - pi * _node_sum(arms, taken))

@@ -1,0 +1,19 @@
+"""The optimiser specifications of `theory.rules`, in optax (it descends: feed it minus the direction)."""
+
+from __future__ import annotations
+
+import optax
+
+from theory.rules.optimiser import SGD, Adam, Optimiser
+
+
+def realise(spec: Optimiser) -> optax.GradientTransformation:
+    """The optax transformation of an optimiser specification. Errors: TypeError for an unknown one."""
+    match spec:
+        case SGD():
+            return optax.sgd(spec.eta)
+        case Adam():
+            return optax.adamw(
+                spec.eta, b1=spec.beta1, b2=spec.beta2, eps=spec.eps, weight_decay=spec.weight_decay
+            )
+    raise TypeError(f"optimiser {spec!r} has no realisation in optax; add one in bandit_sim/optimiser.py")

@@ -1,0 +1,71 @@
+"""What this machine has for onearm, what is missing, and how to get it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import sys
+from typing import NamedTuple
+
+
+class Check(NamedTuple):
+    name: str
+    ok: bool
+    found: str
+    fix: str = ""
+
+
+def examine() -> list[Check]:
+    """One check per thing a run needs; nothing is downloaded, nothing is changed."""
+    return [_python(), *(_package(name) for name in ("jax", "torch", "transformers")), _device(), _wheel(), _cache(), _memory()]
+
+
+def _python() -> Check:
+    return Check("python", sys.version_info >= (3, 11), platform.python_version(), "install Python 3.11 or newer")
+
+
+def _package(name: str) -> Check:
+    try:
+        return Check(name, True, importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        return Check(name, False, "not installed", "run `make setup`")
+
+
+def _device() -> Check:
+    import torch
+
+    names = ["cpu"]
+    names += [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    names += ["mps"] if torch.backends.mps.is_available() else []
+    return Check("devices", True, f"{', '.join(names)}; {torch.get_num_threads()} threads")
+
+
+def _wheel() -> Check:
+    from llm_bridge.models import SMOLLM2_WHEEL, smollm2_gguf
+
+    try:
+        return Check("smollm2-135m", True, f"{smollm2_gguf().name} from {SMOLLM2_WHEEL}")
+    except ImportError as error:
+        return Check("smollm2-135m", False, "not installed", str(error))
+
+
+def _cache() -> Check:
+    from llm_bridge.cache import cache_directory
+
+    folder = cache_directory()
+    there = next(p for p in (folder, *folder.parents) if p.exists())
+    held = ", ".join(sorted(p.name for p in folder.iterdir())) if folder.exists() else ""
+    return Check(
+        "cache",
+        os.access(there, os.W_OK),
+        f"{folder} ({held or 'empty: the first run converts or trains the model'})",
+        "set ONEARM_CACHE to a folder you may write to",
+    )
+
+
+def _memory() -> Check:
+    pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    gib = pages * size / 2**30
+    return Check("memory", gib >= 4, f"{gib:.1f} GiB, {os.cpu_count()} cores", "4 GiB are needed for smollm2-135m; use --replicas 8")

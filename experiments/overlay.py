@@ -1,0 +1,171 @@
+"""The overlay: a forecast and a run of the same thing, with numbers for how well they agree."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from experiments import scores, store
+from experiments.forecast import Forecast, predicted_success
+from experiments.scores import Interval, smooth
+from experiments.smoothing import default_width
+from experiments.specs import RunSpec
+from experiments.stages import Run
+from experiments.store import Observed
+from figures.overlay import OverlayData, draw_overlay
+from figures.style import save_figure
+from theory.probe import Probe
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """The numbers (`overlay.json`) and what the picture shows."""
+
+    numbers: dict[str, Any]
+    data: OverlayData
+
+
+def overlay(run: Run) -> Overlay:
+    """Probe, forecast, train, compare; writes overlay.json, overlay.png and overlay.svg into the run folder.
+
+    The forecast is made, and saved, before anything is trained.
+    """
+    probe = run.probe()
+    made = run.forecast()
+    made_overlay = compare(run.spec, probe, made, run.observe())
+    store.write_json(run.out / "overlay.json", made_overlay.numbers)
+    draw(made_overlay, run.out)
+    return made_overlay
+
+
+def foretell(run: Run) -> dict[str, Any]:
+    """The forecast alone, as numbers: the everyday use. Never trains."""
+    probe, made = run.probe(), run.forecast()
+    width = default_width(run.spec.rounds)
+    members = smooth(made.members["kernel"], width)
+    low, high = probe.p0_interval()
+    return _finite({
+        "query": run.spec.query.prompt,
+        "model": run.spec.model.name,
+        "p0": probe.p0,
+        "p0_low": low,
+        "p0_high": high,
+        "rounds": run.spec.rounds,
+        "replicas": run.spec.replicas,
+        "eta": run.spec.rule.optimiser.eta,
+        "step": made.step,
+        **_times("time_to_double_forecast", scores.crossing_interval(members, 2 * probe.p0)),
+        **_times("time_to_half_forecast", scores.crossing_interval(members, 0.5)),
+        "success_at_end": float(made.success["kernel"][-1]),
+        "seconds_probe": probe.meta["seconds"],
+        "seconds_simulate": made.seconds,
+        "tokens_probe": probe.meta["tokens"],
+        "forecast_mean": members.mean(axis=0).tolist(),
+    })  # fmt: skip
+
+
+def draw(made: Overlay, out: Path) -> None:
+    figure = draw_overlay(made.data)
+    for suffix in ("png", "svg"):
+        with store.replacing(out / f"overlay.{suffix}") as temporary:
+            save_figure(figure, temporary)
+
+
+def compare(spec: RunSpec, probe: Probe, made: Forecast, observed: Observed) -> Overlay:
+    """Scores of the forecast against the run.
+
+    Everything is for the same observable: the mean over the S replicas of each round's reward, smoothed by a
+    centred moving average of `default_width(rounds)` rounds, in forecast and run alike.
+    """
+    width = default_width(spec.rounds)
+    outcomes = observed.outcomes
+    curve = smooth(outcomes.mean(axis=0), width)
+    low, high = probe.p0_interval()
+    members = made.members["kernel"]
+    count, seed = len(members), spec.seed
+    ensembles = {name: smooth(values, width) for name, values in made.members.items()}
+    ensembles["constant"] = smooth(
+        scores.constant_ensemble(probe.p0, low, high, spec.replicas * spec.rule.rollouts, spec.rounds, count, seed),
+        width,
+    )
+    ensembles["logistic"] = smooth(scores.logistic_ensemble(outcomes, count, seed), width)
+    predicted = predicted_success(probe, spec.rule, observed.tokens, observed.rewards)
+    residuals = scores.martingale_residuals(observed.rewards, predicted)
+    times: dict[str, Any] = {}
+    for name, level in (("double", 2 * probe.p0), ("half", 0.5)):
+        foreseen = scores.crossing_interval(ensembles["kernel"], level)
+        seen = scores.observed_crossing(outcomes, level, width, seed=seed)
+        times |= _times(f"time_to_{name}_forecast", foreseen) | _times(f"time_to_{name}_observed", seen)
+        times[f"time_to_{name}_agrees"] = scores.times_agree(foreseen, seen)
+    mean = smooth(made.members["kernel"].mean(axis=0), width)
+    tabular = smooth(made.members["tabular"].mean(axis=0), width)
+    numbers: dict[str, Any] = {
+        "query": spec.query.prompt,
+        "answer": spec.query.answer,
+        "model": spec.model.name,
+        "rule": spec.rule.model_dump(mode="json"),
+        "spec_hash": spec.stage("overlay"),
+        "p0": probe.p0,
+        "p0_low": low,
+        "p0_high": high,
+        "rounds": spec.rounds,
+        "replicas": spec.replicas,
+        "eta": spec.rule.optimiser.eta,
+        "step": made.step,
+        "smoothing": f"centred moving average over {width} rounds, window truncated at both ends",
+        "smoothing_width": width,
+        **times,
+        "coverage_50": scores.coverage(ensembles["kernel"], curve, 0.5),
+        "coverage_90": scores.coverage(ensembles["kernel"], curve, 0.9),
+        **{f"crps_{name}": scores.crps(values, curve) for name, values in ensembles.items()},
+        "residual_mean": residuals.mean,
+        "residual_mean_error": residuals.mean_error,
+        "residual_variance": residuals.variance,
+        "residual_variance_error": residuals.variance_error,
+        "unparsable": observed.unparsable,
+        "seconds_probe": probe.meta["seconds"],
+        "seconds_simulate": made.seconds,
+        "seconds_train": observed.seconds,
+        "tokens_probe": probe.meta["tokens"],
+        "tokens_train": observed.token_count,
+        "observed_mean": curve.tolist(),
+        "forecast_mean": mean.tolist(),
+        "forecast_tabular_mean": tabular.tolist(),
+        "forecast_sequence_kernel_mean": smooth(made.members["sequence_kernel"].mean(axis=0), width).tolist(),
+    }
+    replica_low, replica_high = scores.replica_spread(outcomes, width)
+    data = OverlayData(
+        title=spec.query.prompt,
+        model=spec.model.name,
+        replicas=spec.replicas,
+        eta=spec.rule.optimiser.eta,
+        p0=probe.p0,
+        p0_low=low,
+        p0_high=high,
+        observed=curve,
+        kernel_mean=mean,
+        kernel_quantiles=np.quantile(ensembles["kernel"], store.QUANTILES, axis=0),
+        sequence_mean=smooth(made.members["sequence_kernel"].mean(axis=0), width),
+        tabular_mean=tabular,
+        replica_low=replica_low,
+        replica_high=replica_high,
+    )
+    return Overlay(_finite(numbers), data)
+
+
+def _times(name: str, interval: Interval) -> dict[str, float | None]:
+    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+
+
+def _finite(numbers: dict[str, Any]) -> dict[str, Any]:
+    """NaN and infinity are not JSON: null."""
+    return {
+        k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in numbers.items()
+    }

@@ -1,0 +1,103 @@
+"""Specifications: everything that determines a run, as data."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import Field, ValidationError
+
+from llm_bridge.adapters import AdapterSpec
+from llm_bridge.queries import Query
+from theory.rules.rule import Rule
+from theory.rules.spec import Spec
+
+Count = Annotated[int, Field(ge=1)]
+
+
+class ModelSpec(Spec):
+    """Which language model, and how it is held in memory."""
+
+    name: str = "smollm2-135m"
+    device: Literal["cpu", "cuda", "mps", "auto"] = "cpu"
+    dtype: Literal["float32", "float64", "bfloat16"] = "float32"
+    source: Literal["auto", "wheel", "hub"] = "auto"
+
+
+class ProbeSpec(Spec):
+    """How the base model is probed: N rollouts; where the tree is cut (expected visits of the N)."""
+
+    rollouts: Count = 2048
+    cut: Annotated[float, Field(ge=0)] = 20.0
+    leaf_cut: Annotated[float, Field(ge=0)] = 3.0
+
+
+class ForecastSpec(Spec):
+    """How much is simulated: `bootstraps` trees with the probe's noise, `seeds` simulated replicas on each."""
+
+    bootstraps: Count = 16
+    seeds: Count = 192
+    members: Annotated[int, Field(ge=2)] = 800
+
+
+class RunSpec(Spec):
+    """One query, one model, one rule: what `onearm overlay` forecasts, trains and compares."""
+
+    query: Query
+    model: ModelSpec = ModelSpec()
+    rule: Rule
+    adapter: AdapterSpec = AdapterSpec()
+    rounds: Count = 100
+    replicas: Annotated[int, Field(ge=2)] = 32
+    max_tokens: Count = 10
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    probe: ProbeSpec = ProbeSpec()
+    forecast: ForecastSpec = ForecastSpec()
+
+    def stage(self, name: Literal["probe", "forecast", "train", "overlay"]) -> str:
+        """12 hex digits that change with any field that stage's result depends on."""
+        fields = {
+            "probe": {"query", "model", "adapter", "max_tokens", "seed", "probe"},
+            "forecast": {"query", "model", "adapter", "max_tokens", "seed", "probe", "rule", "rounds", "replicas", "forecast"},
+            "train": {"query", "model", "adapter", "max_tokens", "seed", "rule", "rounds", "replicas"},
+            "overlay": None,
+        }[name]
+        data = self.model_dump(mode="json", include=fields)
+        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:12]
+
+    def write(self, path: Path) -> None:
+        path.write_text(tomli_w.dumps(_without_none(self.model_dump(mode="json"))))
+
+    @classmethod
+    def read(cls, path: Path) -> RunSpec:
+        """Errors: ValueError naming the file and the field."""
+        try:
+            return cls.model_validate(tomllib.loads(path.read_text()))
+        except (tomllib.TOMLDecodeError, ValidationError) as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    def differences(self, other: RunSpec) -> list[str]:
+        """Fields in which two specs differ, as 'field: old -> new'."""
+        mine, theirs = _flat(self.model_dump(mode="json")), _flat(other.model_dump(mode="json"))
+        return [
+            f"{key}: {mine.get(key)} -> {theirs.get(key)}"
+            for key in sorted(mine | theirs)
+            if mine.get(key) != theirs.get(key)
+        ]
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_none(v) for k, v in value.items() if v is not None}
+    return value
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        flat |= _flat(item, f"{prefix}{key}.") if isinstance(item, dict) else {f"{prefix}{key}": item}
+    return flat

@@ -1,0 +1,101 @@
+"""Low-rank adapters, one set per row of a batch: the parameters that are trained and probed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+Factors = dict[str, tuple[Tensor, Tensor]]
+
+
+class AdapterSpec(BaseModel):
+    """W x + (scale / rank) B A x on every linear map of the last `blocks` blocks, or of all
+    where there are fewer (LoRA, arXiv 2106.09685).
+
+    A is drawn once from the spec's seed, uniform on +-1/sqrt(inputs), and is the same for every replica; B
+    starts at zero, so that the adapted model is the base model and only B has a gradient there.
+
+    trained: "up" trains B alone (LoRA-FA, arXiv 2308.03303): each map is then linear in its parameters, and
+        the kernel measured at the base model stays valid for long. "both" trains A too, whose own kernel is
+        zero at the base model and grows with |B|^2: no forecast from the base model can see it.
+
+    Valid when: the model keeps its blocks in a list and its maps are `torch.nn.Linear`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rank: Annotated[int, Field(ge=1)] = 8
+    blocks: Annotated[int, Field(ge=1)] = 4
+    scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 8.0
+    seed: int = 0
+    trained: Literal["up", "both"] = "up"
+
+
+class AdaptedLinear(nn.Module):
+    """A frozen linear map plus the low-rank map of each batch row, where factors are bound."""
+
+    def __init__(self, base: nn.Linear, factor: float) -> None:
+        super().__init__()
+        self.base = base
+        self.factor = factor
+        self.bound: tuple[Tensor, Tensor] | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (rows, tokens, inputs) -> (rows, tokens, outputs)."""
+        y = self.base(x)
+        if self.bound is None:
+            return y
+        down, up = self.bound  # (rows, rank, inputs), (rows, outputs, rank)
+        return y + self.factor * ((x @ down.mT) @ up.mT)
+
+
+class Adapters:
+    """The adapted maps of a list of blocks; factors are passed in, so that any number of replicas share it."""
+
+    def __init__(self, blocks: nn.ModuleList, spec: AdapterSpec) -> None:
+        self.spec = spec
+        self.maps: dict[str, AdaptedLinear] = {}
+        for b, block in enumerate(blocks):
+            for name, module in list(block.named_modules()):
+                if isinstance(module, nn.Linear):
+                    owner = block.get_submodule(name.rpartition(".")[0])
+                    adapted = AdaptedLinear(module, spec.scale / spec.rank)
+                    setattr(owner, name.rpartition(".")[2], adapted)
+                    self.maps[f"{b}.{name}"] = adapted
+        if not self.maps:
+            raise ValueError("adapters found no torch.nn.Linear in the model's last blocks; use another model")
+
+    def fresh(self, replicas: int) -> Factors:
+        """Factors of `replicas` identical replicas at the base model: A (replicas, rank, in), B = 0."""
+        generator = torch.Generator().manual_seed(self.spec.seed)
+        factors: Factors = {}
+        for name, module in self.maps.items():
+            weight = module.base.weight
+            out, inputs = weight.shape
+            a = (2 * torch.rand(self.spec.rank, inputs, generator=generator, dtype=torch.float64) - 1) / inputs**0.5
+            down = a.to(weight).expand(replicas, -1, -1).clone()
+            factors[name] = (down, torch.zeros(replicas, out, self.spec.rank).to(weight))
+        return factors
+
+    @contextmanager
+    def use(self, factors: Factors | None, rows: Tensor | None = None) -> Iterator[None]:
+        """Bind factors to the maps; batch row i uses replica rows[i] (default: row i its own)."""
+        try:
+            for name, module in self.maps.items():
+                if factors is not None:
+                    down, up = factors[name]
+                    module.bound = (down, up) if rows is None else (down[rows], up[rows])
+            yield
+        finally:
+            for module in self.maps.values():
+                module.bound = None
+
+    def trainable(self, factors: Factors) -> list[Tensor]:
+        """The tensors that are trained, as leaves that require gradients, in a fixed order."""
+        both = self.spec.trained == "both"
+        return [x.requires_grad_() for down, up in factors.values() for x in ((down, up) if both else (up,))]

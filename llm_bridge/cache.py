@@ -1,0 +1,80 @@
+"""Models that are made on this machine once and kept: a folder of safetensors per model."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers.utils import logging as transformers_logging
+
+
+def cache_directory() -> Path:
+    """The folder for converted and self-trained models: $ONEARM_CACHE, else the user's cache folder."""
+    if chosen := os.environ.get("ONEARM_CACHE"):
+        return Path(chosen).expanduser()
+    if sys.platform == "win32" and (local := os.environ.get("LOCALAPPDATA")):
+        return Path(local) / "onearm"
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "onearm"
+
+
+def build_once(key: str, build: Callable[[Path], None]) -> Path:
+    """The cached folder `key`; where it is missing, `build(folder)` fills it first.
+
+    The folder appears whole or not at all: it is filled under a temporary name and renamed, so an
+    interrupted build leaves nothing that is read, and of two builders at once the first one wins.
+
+    Errors: OSError where the cache cannot be written, naming $ONEARM_CACHE.
+    """
+    final = cache_directory() / key
+    if final.is_dir():
+        return final
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=final.parent))
+    except OSError as error:
+        raise OSError(
+            f"the model cache {final.parent} cannot be written ({error.strerror}); "
+            "set ONEARM_CACHE to a folder that can be"
+        ) from error
+    try:
+        build(temporary)
+        try:
+            os.replace(temporary, final)
+        except OSError:
+            if not final.is_dir():
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return final
+
+
+def fingerprint(model: nn.Module) -> str:
+    """First 16 hex digits of the sha256 over the parameters: names, types, shapes and bytes."""
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        value = parameter.detach().cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(memoryview(value.reshape(-1).view(torch.uint8).numpy()))
+    return digest.hexdigest()[:16]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hold back transformers' advisory logs and progress bars inside the block, and restore them after it."""
+    level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()

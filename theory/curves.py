@@ -1,0 +1,85 @@
+"""Curves: what a simulation or a run produced, per seed and round."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Curves:
+    """Named metrics over (seed, round), float64; `curves["success"]` is one of them.
+
+    Arguments:
+        metrics: name -> (seeds, rounds) array; all of one shape. Column t is the round after t updates
+            unless the producer says otherwise. Copied and made read-only.
+    Errors: ValueError naming the metric and its shape; KeyError naming the metrics there are.
+    """
+
+    metrics: dict[str, Floats]
+
+    def __post_init__(self) -> None:
+        if not self.metrics:
+            raise ValueError("curves.metrics is empty; give at least one metric, such as 'success'")
+        frozen: dict[str, Floats] = {}
+        for name, values in self.metrics.items():
+            array = np.array(values, dtype=np.float64)
+            if array.ndim != 2 or array.size == 0:
+                raise ValueError(
+                    f"curves.metrics[{name!r}] has shape {array.shape}; give (seeds, rounds), both >= 1"
+                )
+            shape = next(iter(frozen.values()), array).shape
+            if array.shape != shape:
+                raise ValueError(
+                    f"curves.metrics[{name!r}] has shape {array.shape}, others {shape}; give all one shape"
+                )
+            array.setflags(write=False)
+            frozen[name] = array
+        object.__setattr__(self, "metrics", frozen)
+
+    def __getitem__(self, name: str) -> Floats:
+        if name not in self.metrics:
+            raise KeyError(f"no metric {name!r}; these curves hold {', '.join(self.metrics)}")
+        return self.metrics[name]
+
+    @property
+    def seeds(self) -> int:
+        return next(iter(self.metrics.values())).shape[0]
+
+    @property
+    def rounds(self) -> int:
+        return next(iter(self.metrics.values())).shape[1]
+
+    def mean(self, name: str) -> Floats:
+        """(rounds,) mean over seeds."""
+        return self[name].mean(axis=0)
+
+    def quantiles(self, name: str, probs: ArrayLike) -> Floats:
+        """(len(probs), rounds) quantiles over seeds, linear between order statistics; probs in [0, 1]."""
+        levels = np.atleast_1d(np.asarray(probs, dtype=np.float64))
+        bad = levels[~((levels >= 0) & (levels <= 1))]
+        if bad.size:
+            raise ValueError(f"probs holds {bad[0]}; give probabilities in [0, 1], such as 0.05")
+        return np.quantile(self[name], levels, axis=0)
+
+    @staticmethod
+    def concatenate(parts: Sequence[Curves]) -> Curves:
+        """The seeds of all parts, in order, as one.
+
+        Errors: ValueError for no parts, or parts that differ in metrics or rounds.
+        """
+        if not parts:
+            raise ValueError("parts is empty; give at least one Curves")
+        names, rounds = set(parts[0].metrics), parts[0].rounds
+        for i, part in enumerate(parts):
+            if set(part.metrics) != names or part.rounds != rounds:
+                raise ValueError(
+                    f"parts[{i}] has metrics {sorted(part.metrics)} over {part.rounds} rounds, parts[0] has "
+                    f"{sorted(names)} over {rounds}; concatenate curves of one simulation only"
+                )
+        return Curves({name: np.concatenate([part[name] for part in parts]) for name in parts[0].metrics})

@@ -1,0 +1,11 @@
+"""The base of every specification: frozen, and closed to fields it does not know."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Spec(BaseModel):
+    """Frozen pydantic model; an unknown field is an error, defaults are checked like given values."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
