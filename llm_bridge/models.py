@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,10 +24,6 @@ from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
 from llm_bridge.cache import build_once, fingerprint, quiet
 from llm_bridge.tiny import PAD, TinyRecipe, exact_float64, tiny_folder
-
-Source = Literal["auto", "wheel", "hub"]
-Device = Literal["cpu", "cuda", "mps", "auto"]
-DType = Literal["float32", "float64", "bfloat16"]
 
 DTYPES: dict[str, torch.dtype] = {
     "float32": torch.float32,
@@ -98,12 +94,14 @@ class LanguageModel:
 
 @dataclass(frozen=True)
 class ModelRow:
-    """One row of the registry: where the weights come from, and which tokens end a response beside eos."""
+    """One row of the registry: where the weights come from, which tokens end a response beside eos, and a
+    chat template to use in place of the tokenizer's own."""
 
     summary: str
-    locate: Callable[[Source, int], str | Path]
+    locate: Callable[[str, int], str | Path]
     end: tuple[str, ...] = ()
     trained_here: bool = False
+    template: str | None = None
 
 
 def load_model(
@@ -111,7 +109,7 @@ def load_model(
     *,
     device: str = "cpu",
     dtype: str = "float32",
-    source: Source = "auto",
+    source: str = "auto",
     seed: int = 0,
 ) -> LanguageModel:
     """The language model called `name`: a name of the registry, a hub name, or a local folder.
@@ -134,6 +132,8 @@ def load_model(
     place = row.locate(source, seed)
     with quiet():
         model, tokenizer = _read(name, place)
+    if row.template is not None:
+        tokenizer.chat_template = row.template
     saved = Path(place) / "fingerprint"
     mark = saved.read_text().strip() if saved.is_file() else fingerprint(model)
     # Parameters alone are cast: rotary frequencies are float32 buffers, and bfloat16 would ruin them.
@@ -181,8 +181,8 @@ def _read(name: str, place: str | Path) -> tuple[PreTrainedModel, PreTrainedToke
         reason = str(error).strip().splitlines()[0]
         raise ValueError(
             f"model {name!r} cannot be loaded: {reason}\n"
-            f"Models that need no hub: {', '.join(MODELS)}. Otherwise give a hub name (owner/model; this machine "
-            "must be able to reach the hub) or the path of a folder written by save_pretrained."
+            f"Models that need no hub: {', '.join(MODELS)}. Otherwise give a hub name (owner/model; "
+            "the hub must be in reach) or the path of a folder written by save_pretrained."
         ) from error
     return model, tokenizer
 
@@ -196,14 +196,14 @@ def _end_tokens(
     return tuple(sorted({int(i) for i in ids if i is not None}))
 
 
-def _anywhere(name: str, source: Source) -> str | Path:
+def _anywhere(name: str, source: str) -> str | Path:
     """A local folder where there is one, else a hub name."""
     if source == "wheel":
         raise ValueError(f"model {name!r} has no wheel; leave source at auto")
     return Path(name) if Path(name).is_dir() else name
 
 
-def _tiny(source: Source, seed: int) -> Path:
+def _tiny(source: str, seed: int) -> Path:
     if source != "auto":
         raise ValueError(
             f"source {source!r}: tiny-arithmetic is trained on this machine; leave source at auto"
@@ -211,7 +211,7 @@ def _tiny(source: Source, seed: int) -> Path:
     return tiny_folder(TinyRecipe(seed=seed))
 
 
-def _smollm2(source: Source, seed: int) -> str | Path:
+def _smollm2(source: str, seed: int) -> str | Path:
     if source == "hub":
         return SMOLLM2_HUB
     return build_once("smollm2-135m-q4_1", _convert_smollm2)
@@ -249,9 +249,19 @@ def smollm2_gguf() -> Path:
     )
 
 
+BARE_TURN = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+"""SmolLM2's template without the system message that it adds by itself, which would double a short prompt."""
+
 MODELS: dict[str, ModelRow] = {
     TINY: ModelRow("10^5 parameters, trained here, every response enumerable", _tiny, trained_here=True),
     "smollm2-135m": ModelRow(
-        "SmolLM2-135M-Instruct, 4-bit weights", _smollm2, ("<|im_end|>", "<|endoftext|>")
+        "SmolLM2-135M-Instruct, 4-bit weights",
+        _smollm2,
+        ("<|im_end|>", "<|endoftext|>"),
+        template=BARE_TURN,
     ),
 }

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from llm_bridge.adapters import AdapterSpec
-from llm_bridge.rollouts import Opening, Prompt, Rollouts, open_prompt, read_prompt, sample, uniforms
+from llm_bridge.rollouts import Prompt, Rollouts, open_prompt, read_prompt, sample, uniforms
 from llm_bridge.scores import atom_scores, gram
 from llm_bridge.split import SplitModel
 from theory.prefix_tree import Responses, Tokens, grow
@@ -185,5 +185,3 @@ def enumerate_responses(
         np.array([t[-1] in ends for t in whole]),
     )
 
-
-__all__ = ["NoCorrectRollout", "Opening", "collect", "draw_rollouts", "enumerate_responses", "measure"]

@@ -6,7 +6,7 @@ import difflib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, StrictStr, ValidationError, model_validator
 
@@ -30,12 +30,12 @@ class Query(BaseModel):
 
     prompt: StrictStr
     answer: StrictStr
-    verifier: StrictStr = "integer"
+    verifier: StrictStr = "last_number"
     name: StrictStr | None = None
     entry: StrictStr | None = Field(default=None, repr=False)
 
     @model_validator(mode="after")
-    def _payable(self) -> Self:
+    def _payable(self) -> Query:
         if not self.prompt.strip():
             raise ValueError("prompt is empty; write a question")
         verifier = VERIFIERS.get(self.verifier)
@@ -57,15 +57,32 @@ class Query(BaseModel):
 
 
 def _arithmetic(question: str, answer: int, name: str) -> Query:
-    prompt = f"{question} Reply with only the number."
-    return Query(prompt=prompt, answer=str(answer), verifier="last_number", name=name)
+    return Query(prompt=f"{question} Reply with only the number.", answer=str(answer), name=name)
 
 
-BUILTIN: tuple[Query, ...] = ()
-"""Arithmetic, from about 0.005 to 0.8 base success on smollm2-135m with 10 tokens, easy ones last."""
+BUILTIN: tuple[Query, ...] = (
+    _arithmetic("What is 38 + 47?", 85, "38+47"),
+    _arithmetic("What is 9 times 8?", 72, "9x8"),
+    _arithmetic("What is 6 times 7?", 42, "6x7"),
+    _arithmetic("What is 17 + 25?", 42, "17+25"),
+    _arithmetic("What is 20 - 8?", 12, "20-8"),
+    _arithmetic("What is 50 - 25?", 25, "50-25"),
+    _arithmetic("What is 5 + 3?", 8, "5+3"),
+    _arithmetic("What is 3 times 4?", 12, "3x4"),
+    _arithmetic("What is 10 + 10?", 20, "10+10"),
+    _arithmetic("What is 2 + 2?", 4, "2+2"),
+    _arithmetic("What is 100 + 200?", 300, "100+200"),
+    _arithmetic("What is 1 + 1?", 2, "1+1"),
+    Query(prompt="Complete: 5 + 5 =", answer="10", name="5+5"),
+    Query(prompt="2 + 2 =", answer="4", name="2+2="),
+)
+"""Arithmetic that spans base success on smollm2-135m with 10 tokens; `onearm probe` measures each."""
+
+DEFAULT: Query = next(query for query in BUILTIN if query.name == "17+25")
+"""The query of `make overlay`."""
 
 
-def load_queries(path: str | Path) -> tuple[Query, ...]:
+def load_queries(path: str | Path) -> list[Query]:
     """Queries from JSONL or Parquet with rows {"query", "answer"[, "verifier", "name"]}.
 
     Errors: ValueError (FileNotFoundError for a missing file) with the file, the line or row, and the fix.
@@ -78,13 +95,13 @@ def load_queries(path: str | Path) -> tuple[Query, ...]:
         raise ValueError(
             f"queries: {path} ends in {path.suffix!r}; give a file ending in {', '.join(readers)}"
         )
-    queries = tuple(_query(row, place) for place, row in readers[path.suffix](path))
+    queries = [_query(row, place) for place, row in readers[path.suffix](path)]
     if not queries:
         raise ValueError(f'queries: {path} is empty; write one {{"query": ..., "answer": ...}} per row')
     return queries
 
 
-def reasoning_gym_queries(dataset: str, seed: int, size: int, **config: Any) -> tuple[Query, ...]:
+def reasoning_gym_queries(dataset: str, seed: int, size: int, **config: Any) -> list[Query]:
     """`size` queries of the reasoning-gym data set, scored by its own scorer; the seed names them.
 
     Errors: ValueError for an unknown data set or setting, or a size below 1.
@@ -104,7 +121,7 @@ def reasoning_gym_queries(dataset: str, seed: int, size: int, **config: Any) -> 
         raise ValueError(
             f"reasoning-gym data set {dataset!r} rejects its settings {config}: {error}"
         ) from error
-    return tuple(
+    return [
         Query(
             prompt=entry["question"],
             answer=str(entry["answer"]),
@@ -113,13 +130,13 @@ def reasoning_gym_queries(dataset: str, seed: int, size: int, **config: Any) -> 
             entry=json.dumps(entry, default=str),
         )
         for i, entry in enumerate(entries[k] for k in range(size))
-    )
+    ]
 
 
-def parse_source(source: str, *, seed: int = 0, size: int = 10) -> tuple[Query, ...]:
+def parse_source(source: str, *, seed: int = 0, size: int = 10) -> list[Query]:
     """Queries from `builtin`, `reasoning-gym:NAME` (with seed and size), or a file's path."""
     if source == "builtin":
-        return BUILTIN
+        return list(BUILTIN)
     if source.startswith("reasoning-gym:"):
         return reasoning_gym_queries(source.removeprefix("reasoning-gym:"), seed, size)
     return load_queries(source)

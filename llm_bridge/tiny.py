@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -133,10 +134,7 @@ def train_tiny(recipe: TinyRecipe) -> LlamaForCausalLM:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         model = LlamaForCausalLM(config)
-        state = {name: value.clone() for name, value in model.state_dict().items()}
-    work = exact_float64(LlamaForCausalLM(config))
-    work.load_state_dict(state)
-    work.double().train()
+    work = exact_float64(deepcopy(model)).double().train()
     prompts, responses, targets, mask = _training_tensors(recipe)
     labels = label_distribution(recipe)
     everyone = torch.arange(len(prompts))

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,9 +61,7 @@ def verify(query: Query, text: str) -> Outcome:
     return None if same is None else float(same)
 
 
-def score(
-    outcomes: Sequence[Outcome], *, unparsable: Literal["wrong", "error"] = "wrong"
-) -> NDArray[np.float64]:
+def score(outcomes: Sequence[Outcome], *, unparsable: str = "wrong") -> NDArray[np.float64]:
     """Rewards (R,) of outcomes (R,): an unparsable response is `wrong` (reward 0) or an `error`.
 
     Errors: ValueError under `error`, with the first unparsable rollout and their number; unknown policy.

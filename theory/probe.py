@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from theory.prefix_tree import PrefixTree, Responses, Tokens
 from theory.response_tree import ResponseTree
 
 
+NODE = None
 STEEPEST = 3.0
 """Largest factor by which the score of one class of a tail may be deduced from the other's."""
 
@@ -174,45 +176,34 @@ class Probe:
 
     def leaf_of(self, tokens: Tokens, reward: float) -> int:
         """The leaf a response belongs to; one that leaves the tree ends in the class of its reward."""
-        index = self._index()
+        kept, beyond = self._leaf_index
         depth = 0
-        while tokens[: depth + 1] in index and index[tokens[: depth + 1]] < 0:
+        while kept.get(tokens[: depth + 1], None) is NODE:
             depth += 1
-        step = tokens[: depth + 1]
-        if step in index and len(step) == len(tokens):
-            return index[step]
-        right, wrong = self._rest_leaves()[tokens[:depth]]
+        leaf = kept.get(tokens[: depth + 1], NODE)
+        if leaf is not NODE and len(tokens) == depth + 1:
+            return leaf
+        right, wrong = beyond[tokens[:depth]]
         return right if reward > 0 else wrong
 
-    def _index(self) -> dict[Tokens, int]:
-        """Child prefixes map to -1, kept responses to their leaf."""
-        cached = self.__dict__.get("_index_cache")
-        if cached is None:
-            cached, leaf = {}, 0
-            tail_at = {tail.rest for tail in self.layout.tails}
-            for e, edge in enumerate(self.layout.edges):
-                if edge.kind == "child":
-                    cached[(*edge.node, edge.token)] = -1
-                elif edge.kind == "leaf":
-                    cached[(*edge.node, edge.token)] = leaf
-                    leaf += 1
-                else:
-                    leaf += 2 if e in tail_at else 1
-            self.__dict__["_index_cache"] = cached
-        return cached
-
-    def _rest_leaves(self) -> dict[Tokens, tuple[int, int]]:
-        tail_at = {tail.rest for tail in self.layout.tails}
-        found: dict[Tokens, tuple[int, int]] = {}
+    @cached_property
+    def _leaf_index(self) -> tuple[dict[Tokens, int | None], dict[Tokens, tuple[int, int]]]:
+        """Resolved prefixes (NODE) and kept responses (their leaf); and each node's leaves beyond its rest."""
+        with_tail = {tail.rest for tail in self.layout.tails}
+        kept: dict[Tokens, int | None] = {}
+        beyond: dict[Tokens, tuple[int, int]] = {}
         leaf = 0
         for e, edge in enumerate(self.layout.edges):
             if edge.kind == "child":
-                continue
-            if edge.kind == "rest":
-                found[edge.node] = (leaf, leaf + 1) if e in tail_at else (leaf, leaf)
-                leaf += e in tail_at
-            leaf += 1
-        return found
+                kept[(*edge.node, edge.token)] = NODE
+            elif edge.kind == "leaf":
+                kept[(*edge.node, edge.token)] = leaf
+                leaf += 1
+            else:
+                last = leaf + (e in with_tail)
+                beyond[edge.node] = (leaf, last)
+                leaf = last + 1
+        return kept, beyond
 
 
 def _pour(shares: NDArray[np.floating], room: NDArray[np.floating]) -> NDArray[np.floating]:

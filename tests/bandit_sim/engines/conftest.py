@@ -11,7 +11,6 @@ import pytest
 @pytest.fixture(autouse=True)
 def _compile_quickly() -> Iterator[None]:
     """XLA's optimisations are left to `test_simulate.py`, which compiles as production does."""
-    before = jax.config.jax_disable_most_optimizations
     jax.config.update("jax_disable_most_optimizations", True)
     yield
-    jax.config.update("jax_disable_most_optimizations", before)
+    jax.config.update("jax_disable_most_optimizations", False)

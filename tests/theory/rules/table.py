@@ -76,8 +76,8 @@ SIGNALS: list[tuple[Any, Callable]] = [
     (GroupMeanStd(ddof=1, eps=1e-6, singleton="raw"), grpo(lambda r: statistics.stdev(r) + 1e-6, "raw")),
     (GroupMeanStd(ddof=0, eps=1e-8), grpo(lambda r: statistics.pstdev(r) + 1e-8)),
     (
-        GroupMeanStd(ddof=1, eps=1e-2, eps_place="sqrt(max(var,eps))", singleton="zero"),
-        grpo(lambda r: max(statistics.variance(r), 1e-2) ** 0.5),
+        GroupMeanStd(ddof=1, eps=0.4, eps_place="sqrt(max(var,eps))", singleton="zero"),
+        grpo(lambda r: max(statistics.variance(r), 0.4) ** 0.5),
     ),
 ]
 

@@ -1,0 +1,152 @@
+"""Queries: round trips, then every error with its file and line."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from llm_bridge.queries import BUILTIN, DEFAULT, Query, load_queries, parse_source, reasoning_gym_queries
+from llm_bridge.verifiers import verify
+
+ROWS = [
+    {"query": "What is 1 + 1?", "answer": "2"},
+    {"query": "Half of one?", "answer": "0.5", "verifier": "last_number", "name": "half"},
+]
+
+
+def written(folder: Path, text: str | bytes, name: str = "q.jsonl") -> Path:
+    path = folder / name
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+@given(prompt=st.text(min_size=1).filter(str.strip), answer=st.integers())
+def test_a_query_survives_json(prompt: str, answer: int) -> None:
+    query = Query(prompt=prompt, answer=str(answer))
+    assert Query.model_validate_json(query.model_dump_json()) == query
+    assert hash(query) == hash(query.model_copy())
+
+
+def test_builtin_queries_have_names_of_their_own_and_pay_their_answer() -> None:
+    assert len(BUILTIN) >= 12
+    assert len({query.name for query in BUILTIN}) == len({query.prompt for query in BUILTIN}) == len(BUILTIN)
+    assert all(verify(query, f"It is {query.answer}.") == 1.0 for query in BUILTIN)
+    assert DEFAULT in BUILTIN
+    prompts = {query.prompt for query in BUILTIN}
+    assert {
+        f"What is {q}? Reply with only the number." for q in ("17 + 25", "3 times 4", "20 - 8")
+    } <= prompts
+
+
+def test_jsonl_and_parquet_hold_the_same_queries(tmp_path: Path) -> None:
+    lines = "\n".join(json.dumps(row) for row in ROWS) + "\n\n"
+    pq.write_table(
+        pa.Table.from_pylist([{**dict.fromkeys(ROWS[1]), **row} for row in ROWS]), tmp_path / "q.parquet"
+    )
+    from_lines = load_queries(written(tmp_path, lines))
+    assert from_lines == load_queries(tmp_path / "q.parquet") == parse_source(str(tmp_path / "q.jsonl"))
+    assert from_lines[0] == Query(prompt="What is 1 + 1?", answer="2")
+    assert from_lines[1].name == "half"
+    assert parse_source("builtin") == list(BUILTIN)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{oops", r"q\.jsonl, line 2: not JSON \(.* at column 2\)"),
+        ("[1]", r"line 2: \[1\] is not an object"),
+        ('{"query": "q"}', "line 2: field 'answer' is missing"),
+        ('{"answer": "1"}', "line 2: field 'query' is missing"),
+        ('{"query": "q", "answer": 42}', r"line 2: field 'answer' is 42 \(int\), not text; put it in quotes"),
+        ('{"query": "q", "answer": null}', r"line 2: field 'answer' is None \(NoneType\), not text"),
+        (
+            '{"query": "q", "answer": "1", "solution": "1"}',
+            "line 2: unknown field 'solution'; the fields are query",
+        ),
+        (
+            '{"query": "q", "answer": "forty"}',
+            "line 2: answer 'forty' cannot be parsed by verifier 'last_number'",
+        ),
+        ('{"query": " ", "answer": "1"}', "line 2: prompt is empty"),
+        (
+            '{"query": "q", "answer": "1", "verifier": "oracle"}',
+            "line 2: verifier 'oracle' is unknown; choose integer",
+        ),
+    ],
+)
+def test_a_bad_row_names_its_line(tmp_path: Path, line: str, message: str) -> None:
+    path = written(tmp_path, f"{json.dumps(ROWS[0])}\n{line}\n")
+    with pytest.raises(ValueError, match=message):
+        load_queries(path)
+
+
+def test_bad_files(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.jsonl is not a file"):
+        load_queries(tmp_path / "nowhere.jsonl")
+    with pytest.raises(FileNotFoundError, match="is not a file"):
+        load_queries(tmp_path)
+    with pytest.raises(ValueError, match=r"q\.jsonl is empty"):
+        load_queries(written(tmp_path, "\n"))
+    with pytest.raises(ValueError, match=r"ends in '\.csv'; give a file ending in \.jsonl"):
+        load_queries(written(tmp_path, "query,answer", "q.csv"))
+    with pytest.raises(ValueError, match="line 1: not UTF-8 text"):
+        load_queries(written(tmp_path, b'{"query": "\xff\xfe"}'))
+    with pytest.raises(ValueError, match="is not Parquet"):
+        load_queries(written(tmp_path, "PAR?", "q.parquet"))
+
+
+def test_parquet_errors_name_columns_and_rows(tmp_path: Path) -> None:
+    path = tmp_path / "q.parquet"
+    pq.write_table(pa.Table.from_pylist([{"question": "q", "answer": "so\n#### 1"}]), path)
+    with pytest.raises(
+        ValueError, match=r"has the columns question, answer; wanted are query, answer(.|\n)*GSM8K"
+    ):
+        load_queries(path)
+    pq.write_table(pa.Table.from_pylist([ROWS[0], {"query": "q", "answer": "x"}]), path)
+    with pytest.raises(ValueError, match=r"q\.parquet, row 2: answer 'x' cannot be parsed"):
+        load_queries(path)
+    pq.write_table(pa.table({"query": ["q"], "answer": [1]}), path)
+    with pytest.raises(ValueError, match=r"row 1: field 'answer' is 1 \(int\)"):
+        load_queries(path)
+
+
+@pytest.mark.parametrize("verifier", ["integer", "last_number", "gsm8k", "boxed", "reasoning_gym"])
+def test_an_answer_that_could_never_be_paid_is_an_error(verifier: str) -> None:
+    with pytest.raises(
+        ValidationError, match=rf"cannot be parsed by verifier '{verifier}', which would never pay"
+    ):
+        Query(prompt="q", answer="", verifier=verifier)
+
+
+def test_an_entry_that_would_be_ignored_is_an_error() -> None:
+    with pytest.raises(ValidationError, match="entry is not used by verifier 'last_number'; leave it out"):
+        Query(prompt="q", answer="1", entry="{}")
+
+
+def test_reasoning_gym_pays_full_marks_only() -> None:
+    queries = reasoning_gym_queries("basic_arithmetic", seed=1, size=3, max_terms=2)
+    assert queries == reasoning_gym_queries("basic_arithmetic", seed=1, size=3, max_terms=2)
+    assert queries == [Query.model_validate_json(query.model_dump_json()) for query in queries]
+    for query in queries:
+        assert verify(query, f" {query.answer}\n") == 1.0
+        assert verify(query, f"well <answer>{query.answer}</answer> done") == 1.0
+        assert verify(query, f"{query.answer}0") == 0.0
+        assert verify(query, " ") is None
+    assert len(parse_source("reasoning-gym:basic_arithmetic", seed=2, size=4)) == 4
+
+
+def test_reasoning_gym_errors() -> None:
+    cases: list[tuple[tuple[str, int, int], dict[str, Any], str]] = [
+        (("basic_arithmetics", 0, 1), {}, "no data set 'basic_arithmetics'; did you mean basic_arithmetic"),
+        (("basic_arithmetic", 0, 0), {}, "size is 0; ask for at least 1 query"),
+        (("basic_arithmetic", 0, 1), {"colour": 1}, r"rejects its settings \{'colour': 1\}"),
+    ]
+    for arguments, config, message in cases:
+        with pytest.raises(ValueError, match=message):
+            reasoning_gym_queries(*arguments, **config)
