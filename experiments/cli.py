@@ -15,7 +15,14 @@ from typing import Annotated, Any
 import typer
 from pydantic import ValidationError
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -27,16 +34,24 @@ app = typer.Typer(
 )
 errors = Console(stderr=True)
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to standard output, and nothing else there.")]
-Model = Annotated[str, typer.Option(help="Registry name (smollm2-135m, tiny-arithmetic), hub name or local folder.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object to standard output, and nothing else there.")
+]
+Model = Annotated[
+    str, typer.Option(help="Registry name (smollm2-135m, tiny-arithmetic), hub name or local folder.")
+]
 Prompt = Annotated[str | None, typer.Option("--query", help="The query. Default: a built-in one.")]
 Answer = Annotated[str | None, typer.Option(help="Its right answer.")]
 VerifierName = Annotated[str, typer.Option("--verifier", help="integer, last_number, gsm8k or boxed.")]
 Queries = Annotated[
     Path | None,
-    typer.Option(help='JSONL or Parquet, rows {"query": ..., "answer": ...}: a folder per query, and summary.json.'),
+    typer.Option(
+        help='JSONL or Parquet, rows {"query": ..., "answer": ...}: a folder per query, and summary.json.'
+    ),
 ]
-RuleName = Annotated[str, typer.Option("--rule", help="Update rule: minimalist, rloo, dr-grpo, grpo-trl, grpo-verl, ...")]
+RuleName = Annotated[
+    str, typer.Option("--rule", help="Update rule: minimalist, rloo, dr-grpo, grpo-trl, grpo-verl, ...")
+]
 Rollouts = Annotated[int | None, typer.Option(help="Rollouts per query and round. Default: the rule's own.")]
 Rounds = Annotated[int, typer.Option(help="Updates per replica.")]
 Replicas = Annotated[int, typer.Option(help="Independent runs, trained beside one another in one batch.")]
@@ -115,14 +130,18 @@ def _bars(as_json: bool) -> Iterator[Callable[[str, int, int], None]]:
 def simulate(
     arms: Annotated[int, typer.Option(help="Number of arms K.")] = 1000,
     correct: Annotated[int, typer.Option(help="How many of them pay 1.")] = 1,
-    p0: Annotated[float, typer.Option(help="Success probability at the start, shared by the correct arms.")] = 0.05,
+    p0: Annotated[
+        float, typer.Option(help="Success probability at the start, shared by the correct arms.")
+    ] = 0.05,
     rule: RuleName = "minimalist",
     rollouts: Rollouts = None,
     eta: Eta = 1.0,
     rounds: Rounds = 100,
     seeds: Annotated[int, typer.Option(help="Independent replicas.")] = 1000,
     seed: Seed = 0,
-    engine: Annotated[EngineName, typer.Option(help="auto picks dense, the only one for these arms today.")] = EngineName.auto,
+    engine: Annotated[
+        EngineName, typer.Option(help="auto picks dense, the only one for these arms today.")
+    ] = EngineName.auto,
     out: Annotated[Path | None, typer.Option(help="Folder for the curves' picture and numbers.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -143,7 +162,14 @@ def simulate(
         started = time.perf_counter()
         bandit = Arms.two_class(arms=arms, correct=correct, p0=p0)
         # Column t is p before update t + 1: one round more shows p after the last.
-        curves = run(bandit, chosen, rounds + 1, seeds, seed, progress=lambda done, total: progress("simulate", done, total))
+        curves = run(
+            bandit,
+            chosen,
+            rounds + 1,
+            seeds,
+            seed,
+            progress=lambda done, total: progress("simulate", done, total),
+        )
         seconds = time.perf_counter() - started
         last = curves["success"][:, -1]
         result: dict[str, Any] = {
@@ -220,7 +246,7 @@ def _register(name: str, act: Callable[[Any], dict[str, Any]], text: str) -> Non
         model: Model = "smollm2-135m",
         rule: RuleName = "minimalist",
         rollouts: Rollouts = None,
-        eta: Eta = 0.05,
+        eta: Eta = 0.12,
         rounds: Rounds = 100,
         replicas: Replicas = 32,
         max_tokens: MaxTokens = 10,
@@ -258,7 +284,11 @@ def _register(name: str, act: Callable[[Any], dict[str, Any]], text: str) -> Non
 
 
 def _one(
-    act: Callable[[Any], dict[str, Any]], spec: Any, out: Path, progress: Callable[[str, int, int], None], model: Any = None
+    act: Callable[[Any], dict[str, Any]],
+    spec: Any,
+    out: Path,
+    progress: Callable[[str, int, int], None],
+    model: Any = None,
 ) -> dict[str, Any]:
     from experiments.stages import Run
 
@@ -352,7 +382,9 @@ _register(
     _forecast,
     "Forecast the learning curve from the base model alone: no training, nothing fitted.",
 )
-_register("train", _train, "Run the real reinforcement fine-tuning: S replicas of the model beside one another.")
+_register(
+    "train", _train, "Run the real reinforcement fine-tuning: S replicas of the model beside one another."
+)
 _register(
     "overlay",
     _overlay,

@@ -19,11 +19,20 @@ class Check(NamedTuple):
 
 def examine() -> list[Check]:
     """One check per thing a run needs; nothing is downloaded, nothing is changed."""
-    return [_python(), *(_package(name) for name in ("jax", "torch", "transformers")), _device(), _wheel(), _cache(), _memory()]
+    return [
+        _python(),
+        *(_package(name) for name in ("jax", "torch", "transformers")),
+        _device(),
+        _wheel(),
+        _cache(),
+        _memory(),
+    ]
 
 
 def _python() -> Check:
-    return Check("python", sys.version_info >= (3, 11), platform.python_version(), "install Python 3.11 or newer")
+    return Check(
+        "python", sys.version_info >= (3, 11), platform.python_version(), "install Python 3.11 or newer"
+    )
 
 
 def _package(name: str) -> Check:
@@ -68,4 +77,9 @@ def _cache() -> Check:
 def _memory() -> Check:
     pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
     gib = pages * size / 2**30
-    return Check("memory", gib >= 4, f"{gib:.1f} GiB, {os.cpu_count()} cores", "4 GiB are needed for smollm2-135m; use --replicas 8")
+    return Check(
+        "memory",
+        gib >= 4,
+        f"{gib:.1f} GiB, {os.cpu_count()} cores",
+        "4 GiB are needed for smollm2-135m; use --replicas 8",
+    )

@@ -78,7 +78,11 @@ class Enumerated:
 
 
 def enumerate_model(
-    model: LanguageModel, prompt: str, reward_of: Callable[[Tokens], float], max_tokens: int, spec: AdapterSpec
+    model: LanguageModel,
+    prompt: str,
+    reward_of: Callable[[Tokens], float],
+    max_tokens: int,
+    spec: AdapterSpec,
 ) -> Enumerated:
     """All responses of one query up to `max_tokens` tokens."""
     split = SplitModel(model.model, spec)

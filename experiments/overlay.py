@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments import scores, store
-from experiments.forecast import Forecast, predicted_success
+from experiments.forecast import ENGINES, Forecast, predicted_success
 from experiments.scores import Interval, smooth
 from experiments.smoothing import default_width
 from experiments.specs import RunSpec
@@ -67,7 +67,7 @@ def foretell(run: Run) -> dict[str, Any]:
         "seconds_probe": probe.meta["seconds"],
         "seconds_simulate": made.seconds,
         "tokens_probe": probe.meta["tokens"],
-        "forecast_mean": members.mean(axis=0).tolist(),
+        "forecast_mean": smooth(made.success["kernel"], width).tolist(),
     })  # fmt: skip
 
 
@@ -92,7 +92,9 @@ def compare(spec: RunSpec, probe: Probe, made: Forecast, observed: Observed) -> 
     count, seed = len(members), spec.seed
     ensembles = {name: smooth(values, width) for name, values in made.members.items()}
     ensembles["constant"] = smooth(
-        scores.constant_ensemble(probe.p0, low, high, spec.replicas * spec.rule.rollouts, spec.rounds, count, seed),
+        scores.constant_ensemble(
+            probe.p0, low, high, spec.replicas * spec.rule.rollouts, spec.rounds, count, seed
+        ),
         width,
     )
     ensembles["logistic"] = smooth(scores.logistic_ensemble(outcomes, count, seed), width)
@@ -104,8 +106,8 @@ def compare(spec: RunSpec, probe: Probe, made: Forecast, observed: Observed) -> 
         seen = scores.observed_crossing(outcomes, level, width, seed=seed)
         times |= _times(f"time_to_{name}_forecast", foreseen) | _times(f"time_to_{name}_observed", seen)
         times[f"time_to_{name}_agrees"] = scores.times_agree(foreseen, seen)
-    mean = smooth(made.members["kernel"].mean(axis=0), width)
-    tabular = smooth(made.members["tabular"].mean(axis=0), width)
+    # The mean of the sampled rewards is the mean of p itself, which the simulator knows without noise.
+    mean, sequence, tabular = (smooth(made.success[name], width) for name in ENGINES)
     numbers: dict[str, Any] = {
         "query": spec.query.prompt,
         "answer": spec.query.answer,
@@ -138,7 +140,7 @@ def compare(spec: RunSpec, probe: Probe, made: Forecast, observed: Observed) -> 
         "observed_mean": curve.tolist(),
         "forecast_mean": mean.tolist(),
         "forecast_tabular_mean": tabular.tolist(),
-        "forecast_sequence_kernel_mean": smooth(made.members["sequence_kernel"].mean(axis=0), width).tolist(),
+        "forecast_sequence_kernel_mean": sequence.tolist(),
     }
     replica_low, replica_high = scores.replica_spread(outcomes, width)
     data = OverlayData(
@@ -152,7 +154,7 @@ def compare(spec: RunSpec, probe: Probe, made: Forecast, observed: Observed) -> 
         observed=curve,
         kernel_mean=mean,
         kernel_quantiles=np.quantile(ensembles["kernel"], store.QUANTILES, axis=0),
-        sequence_mean=smooth(made.members["sequence_kernel"].mean(axis=0), width),
+        sequence_mean=sequence,
         tabular_mean=tabular,
         replica_low=replica_low,
         replica_high=replica_high,
@@ -166,6 +168,4 @@ def _times(name: str, interval: Interval) -> dict[str, float | None]:
 
 def _finite(numbers: dict[str, Any]) -> dict[str, Any]:
     """NaN and infinity are not JSON: null."""
-    return {
-        k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in numbers.items()
-    }
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in numbers.items()}

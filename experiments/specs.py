@@ -62,7 +62,18 @@ class RunSpec(Spec):
         """12 hex digits that change with any field that stage's result depends on."""
         fields = {
             "probe": {"query", "model", "adapter", "max_tokens", "seed", "probe"},
-            "forecast": {"query", "model", "adapter", "max_tokens", "seed", "probe", "rule", "rounds", "replicas", "forecast"},
+            "forecast": {
+                "query",
+                "model",
+                "adapter",
+                "max_tokens",
+                "seed",
+                "probe",
+                "rule",
+                "rounds",
+                "replicas",
+                "forecast",
+            },
             "train": {"query", "model", "adapter", "max_tokens", "seed", "rule", "rounds", "replicas"},
             "overlay": None,
         }[name]

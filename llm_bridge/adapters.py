@@ -68,7 +68,9 @@ class Adapters:
                     setattr(owner, name.rpartition(".")[2], adapted)
                     self.maps[f"{b}.{name}"] = adapted
         if not self.maps:
-            raise ValueError("adapters found no torch.nn.Linear in the model's last blocks; use another model")
+            raise ValueError(
+                "adapters found no torch.nn.Linear in the model's last blocks; use another model"
+            )
 
     def fresh(self, replicas: int) -> Factors:
         """Factors of `replicas` identical replicas at the base model: A (replicas, rank, in), B = 0."""
@@ -77,7 +79,9 @@ class Adapters:
         for name, module in self.maps.items():
             weight = module.base.weight
             out, inputs = weight.shape
-            a = (2 * torch.rand(self.spec.rank, inputs, generator=generator, dtype=torch.float64) - 1) / inputs**0.5
+            a = (
+                2 * torch.rand(self.spec.rank, inputs, generator=generator, dtype=torch.float64) - 1
+            ) / inputs**0.5
             down = a.to(weight).expand(replicas, -1, -1).clone()
             factors[name] = (down, torch.zeros(replicas, out, self.spec.rank).to(weight))
         return factors

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from llm_bridge.adapters import AdapterSpec
 from llm_bridge.rollouts import Prompt, Rollouts, open_prompt, read_prompt, sample, uniforms
 from llm_bridge.scores import atom_scores, gram
 from llm_bridge.split import SplitModel
@@ -184,4 +183,3 @@ def enumerate_responses(
         np.array([reward_of(t) for t in whole]),
         np.array([t[-1] in ends for t in whole]),
     )
-

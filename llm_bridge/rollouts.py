@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from llm_bridge.adapters import Factors
-from llm_bridge.split import SplitModel, State, repeat, select
+from llm_bridge.split import SplitModel, State, select
 
 
 @dataclass(frozen=True)
@@ -107,9 +107,7 @@ def sample(
         if t == limit - 1 or len(going) == 0:
             break
         live, picked = live[going], picked[going]
-        stem, trunk_of = torch.unique(
-            torch.stack([trunk_of[going], picked]), dim=1, return_inverse=True
-        )
+        stem, trunk_of = torch.unique(torch.stack([trunk_of[going], picked]), dim=1, return_inverse=True)
         leaf, head_of = torch.unique(
             torch.stack([head_of[going], picked, trunk_of]), dim=1, return_inverse=True
         )

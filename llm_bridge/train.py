@@ -135,12 +135,19 @@ class Trainer:
             longest = int(rolled.lengths[part.numpy()].max())
             tokens = torch.from_numpy(rolled.tokens)[part, :longest].to(device)
             logs = score(
-                self.split, self.prompt, self.factors, (part // n).to(device), rolled.hidden[part.to(device)], tokens
+                self.split,
+                self.prompt,
+                self.factors,
+                (part // n).to(device),
+                rolled.hidden[part.to(device)],
+                tokens,
             )
             (weights[part, :longest].to(logs) * logs).sum().backward()
         if len(pulled) or self.rule.optimiser.kind != "sgd":
             self.optimiser.step()
-            moved = (pulled // n).unique() if self.rule.optimiser.kind == "sgd" else torch.arange(self.replicas)
+            moved = (
+                (pulled // n).unique() if self.rule.optimiser.kind == "sgd" else torch.arange(self.replicas)
+            )
             self._stale[moved] = True
 
     def state(self) -> dict[str, Tensor]:

@@ -12,8 +12,7 @@ from scipy import stats
 from theory.prefix_tree import PrefixTree, Responses, Tokens
 from theory.response_tree import ResponseTree
 
-
-NODE = None
+NODE = -1
 STEEPEST = 3.0
 """Largest factor by which the score of one class of a tail may be deduced from the other's."""
 
@@ -148,21 +147,19 @@ class Probe:
         edges, tails, r = self.layout.edges, self.layout.tails, self.responses
         into = {(*edge.node, edge.token): e for e, edge in enumerate(edges) if edge.kind == "child"}
         tail_at = {tail.rest: t for t, tail in enumerate(tails)}
-        lengths = [len(tokens) for tokens in r.tokens]
-        away: dict[Tokens, list[int]] = {}
-        for i, where in self.layout.exits.items():
-            away.setdefault(where, []).append(i)
+        away: dict[tuple[Tokens, bool], list[int]] = {}
+        for (i, where), paid in zip(self.layout.exits.items(), r.rewards > 0, strict=True):
+            away.setdefault((where, bool(paid)), []).append(len(r.tokens[i]))
         rows: list[tuple[list[int], float, float]] = []
         for e, edge in enumerate(edges):
             if edge.kind == "child":
                 continue
             up = [into[edge.node[:d]] for d in range(1, len(edge.node) + 1)]
             if edge.kind == "leaf":
-                rows.append(([*up, e], float(r.rewards[edge.response]), lengths[edge.response]))
+                tokens = r.tokens[edge.response]
+                rows.append(([*up, e], float(r.rewards[edge.response]), len(tokens)))
                 continue
-            members = away.get(edge.node, [])
-            mean = {c: _mean([lengths[i] for i in members if (r.rewards[i] > 0) == c], len(edge.node) + 1)
-                    for c in (True, False)}  # fmt: skip
+            mean = {c: _mean(away.get((edge.node, c), []), len(edge.node) + 1) for c in (True, False)}
             if e in tail_at:
                 good = len(edges) + 2 * tail_at[e]
                 rows.append(([*up, e, good], 1.0, mean[True]))
@@ -178,19 +175,18 @@ class Probe:
         """The leaf a response belongs to; one that leaves the tree ends in the class of its reward."""
         kept, beyond = self._leaf_index
         depth = 0
-        while kept.get(tokens[: depth + 1], None) is NODE:
+        while kept.get(tokens[: depth + 1]) == NODE:
             depth += 1
-        leaf = kept.get(tokens[: depth + 1], NODE)
-        if leaf is not NODE and len(tokens) == depth + 1:
-            return leaf
+        if tokens in kept:
+            return kept[tokens]
         right, wrong = beyond[tokens[:depth]]
         return right if reward > 0 else wrong
 
     @cached_property
-    def _leaf_index(self) -> tuple[dict[Tokens, int | None], dict[Tokens, tuple[int, int]]]:
+    def _leaf_index(self) -> tuple[dict[Tokens, int], dict[Tokens, tuple[int, int]]]:
         """Resolved prefixes (NODE) and kept responses (their leaf); and each node's leaves beyond its rest."""
         with_tail = {tail.rest for tail in self.layout.tails}
-        kept: dict[Tokens, int | None] = {}
+        kept: dict[Tokens, int] = {}
         beyond: dict[Tokens, tuple[int, int]] = {}
         leaf = 0
         for e, edge in enumerate(self.layout.edges):
@@ -228,7 +224,9 @@ def _mean(values: list[int], default: int) -> float:
     return float(np.mean(values)) if values else float(default)
 
 
-def _coincidence(gram: NDArray[np.floating], omega: NDArray[np.floating], real: NDArray[np.floating]) -> float:
+def _coincidence(
+    gram: NDArray[np.floating], omega: NDArray[np.floating], real: NDArray[np.floating]
+) -> float:
     """What to add to omega' gram omega so that a response meets itself with its real share only."""
     self_real = float(np.sum(real**2 * np.diag(gram)))
     plain = float(omega @ gram @ omega)

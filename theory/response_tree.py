@@ -53,7 +53,9 @@ class ResponseTree:
             if getattr(self, name).shape != shape:
                 raise ValueError(f"tree.{name} has shape {getattr(self, name).shape}, expected {shape}")
         if not np.all(np.isfinite(self.kernel)):
-            raise ValueError("tree.kernel holds a value that is not finite; probe again in float32 or float64")
+            raise ValueError(
+                "tree.kernel holds a value that is not finite; probe again in float32 or float64"
+            )
         _, slot = np.unique(self.node, return_inverse=True)
         total = np.bincount(slot, weights=self.probability)
         if np.any(np.abs(total - 1) > 1e-6):

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 import torch
+
 from bandit_sim import TreeArms, expected_step, replay, simulate
 from experiments.exact import Enumerated, enumerate_model
 from llm_bridge.adapters import AdapterSpec
@@ -140,7 +141,9 @@ def _softmax(x: np.ndarray) -> np.ndarray:
 
 def _logit_jacobian(whole: Enumerated) -> tuple[dict, dict]:
     """d logits / d theta at the base model for every prefix, one backward pass per logit: (V, P) each."""
-    prefixes = sorted({t[:d] for t in whole.responses.tokens for d in range(len(t))}, key=lambda p: (len(p), p))
+    prefixes = sorted(
+        {t[:d] for t in whole.responses.tokens for d in range(len(t))}, key=lambda p: (len(p), p)
+    )
     jacobian, logits = {}, {}
     split, prompt = whole.split, whole.prompt
     for prefix in prefixes:

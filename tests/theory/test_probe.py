@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from theory.prefix_tree import Responses, grow
 from theory.probe import Probe
 
@@ -63,7 +64,12 @@ def probe_of(responses: Responses, seed: int = 0, **grow_options: object) -> Pro
     return Probe(responses, layout, scores @ scores.T)
 
 
-@given(st.integers(0, 10**6), st.integers(20, 300), st.sampled_from([2.0, 10.0, 50.0]), st.sampled_from(["correct", "all"]))
+@given(
+    st.integers(0, 10**6),
+    st.integers(20, 300),
+    st.sampled_from([2.0, 10.0, 50.0]),
+    st.sampled_from(["correct", "all"]),
+)
 def test_tree_is_a_distribution_with_the_probe_s_p0(seed: int, rollouts: int, cut: float, keep: str) -> None:
     responses, _ = sampled(seed, rollouts)
     if not np.any(responses.rewards > 0):

@@ -1,0 +1,76 @@
+"""The forecast's own pieces: which paths a rule needs, when it warns, the tabular comparison."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+
+from experiments.exact import enumerate_model
+from experiments.forecast import ForecastWarning, forecast, largest_step, paths_wanted, tabular_arms
+from experiments.specs import ForecastSpec
+from llm_bridge.adapters import AdapterSpec
+from llm_bridge.models import load_model
+from llm_bridge.probe import measure
+from theory.probe import Probe
+from theory.rules.optimiser import Adam
+from theory.rules.rule import Rule, preset
+
+SMALL = ForecastSpec(bootstraps=2, seeds=32, members=40)
+
+
+@pytest.fixture(scope="module")
+def probe() -> Probe:
+    model = load_model("tiny-arithmetic", dtype="float64")
+    whole = enumerate_model(
+        model, "3+4=", lambda t: float(model.decode(list(t)) == "7"), 3, AdapterSpec(rank=2, blocks=1)
+    )
+    return measure(
+        whole.split,
+        whole.prompt.tokens,
+        lambda t: float(model.decode(list(t)) == "7"),
+        end_tokens=model.end_tokens,
+        vocabulary=14,
+        rollouts=400,
+        max_tokens=3,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "rollouts", "wanted"),
+    [("minimalist", 1, "correct"), ("minimalist", 4, "correct"), ("rloo", 4, "all"), ("grpo-trl", 8, "all")],
+)
+def test_paths_a_rule_needs(name: str, rollouts: int, wanted: str) -> None:
+    assert paths_wanted(preset(name, rollouts=rollouts)) == wanted
+
+
+def test_no_warning_at_a_small_step_and_one_with_the_number_at_a_large_one(probe: Probe) -> None:
+    gentle = preset("minimalist", eta=0.001)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        forecast(probe, gentle, rounds=3, replicas=4, spec=SMALL)
+    wild = preset("minimalist", eta=1000.0)
+    with pytest.warns(ForecastWarning, match=r"by up to .* nats .* use eta <="):
+        forecast(probe, wild, rounds=3, replicas=4, spec=SMALL)
+    assert largest_step(probe, wild) == pytest.approx(1e6 * largest_step(probe, gentle))
+
+
+def test_adam_is_refused_with_the_reason(probe: Probe) -> None:
+    with pytest.raises(ValueError, match="kernel carries function values"):
+        forecast(probe, Rule(optimiser=Adam(eta=0.01)), rounds=3, replicas=4, spec=SMALL)
+
+
+def test_tabular_comparison_starts_at_p0(probe: Probe) -> None:
+    arms = tabular_arms(probe)
+    mass = np.exp(np.asarray(arms.logits))
+    assert float(mass @ np.asarray(arms.reward)) == pytest.approx(probe.p0, rel=1e-6)
+
+
+def test_same_seed_same_forecast_and_members_are_means_over_replicas(probe: Probe) -> None:
+    rule = preset("minimalist", eta=0.01)
+    one, two = (forecast(probe, rule, rounds=5, replicas=4, spec=SMALL, seed=3) for _ in range(2))
+    for name in one.members:
+        np.testing.assert_array_equal(one.members[name], two.members[name])
+        # A mean of four 0/1 outcomes is a multiple of a quarter.
+        np.testing.assert_allclose(one.members[name] * 4, np.round(one.members[name] * 4), atol=1e-6)

@@ -1,0 +1,185 @@
+"""A whole run on the tiny model: what it writes, and that nothing is lost when it is stopped."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from experiments import store
+from experiments.overlay import foretell, overlay
+from experiments.specs import ForecastSpec, ModelSpec, ProbeSpec, RunSpec
+from experiments.stages import Run
+from llm_bridge.models import LanguageModel, load_model
+from llm_bridge.queries import Query
+from theory.rules.rule import preset
+
+KEYS = [
+    "p0", "p0_low", "p0_high", "rounds", "replicas", "eta",
+    *(f"time_to_{w}_{s}{e}" for w in ("double", "half") for s in ("forecast", "observed") for e in ("", "_low", "_high")),
+    "coverage_50", "coverage_90", "crps_kernel", "crps_sequence_kernel", "crps_tabular", "crps_constant",
+    "crps_logistic", "residual_mean", "residual_variance", "seconds_probe", "seconds_simulate", "seconds_train",
+    "tokens_probe", "tokens_train", "observed_mean", "forecast_mean", "forecast_tabular_mean",
+]  # fmt: skip
+FILES = [
+    "spec.toml", "probe.safetensors", "probe.json", "forecast.parquet", "observed.parquet", "overlay.json",
+    "overlay.png", "overlay.svg",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tiny() -> LanguageModel:
+    return load_model("tiny-arithmetic")
+
+
+def spec(**changes) -> RunSpec:
+    fields = {
+        "query": Query(prompt="3+4=", answer="7", verifier="integer"),
+        "model": ModelSpec(name="tiny-arithmetic"),
+        "rule": preset("minimalist", eta=0.01),
+        "rounds": 24,
+        "replicas": 8,
+        "max_tokens": 3,
+        "probe": ProbeSpec(rollouts=256),
+        "forecast": ForecastSpec(bootstraps=2, seeds=32, members=40),
+    }
+    return RunSpec(**(fields | changes))
+
+
+def test_overlay_writes_every_file_and_every_key(tmp_path: Path, tiny: LanguageModel) -> None:
+    made = overlay(Run(spec(), tmp_path / "run", model=tiny))
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == sorted(FILES)
+    numbers = json.loads((tmp_path / "run" / "overlay.json").read_text())
+    assert not [key for key in KEYS if key not in numbers]
+    assert len(numbers["observed_mean"]) == len(numbers["forecast_mean"]) == 24
+    assert numbers["p0_low"] <= numbers["p0"] <= numbers["p0_high"]
+    rows = pq.read_table(tmp_path / "run" / "observed.parquet")
+    assert rows.num_rows == 24 * 8
+    assert made.numbers["tokens_train"] == sum(len(t) for t in rows["tokens"].to_pylist())
+
+
+def test_forecast_never_trains(tmp_path: Path, tiny: LanguageModel, monkeypatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a forecast trained")
+
+    monkeypatch.setattr("experiments.stages.Trainer", refuse)
+    foretell(Run(spec(), tmp_path / "run", model=tiny))
+    assert not list((tmp_path / "run").glob("*observed*"))
+
+
+@pytest.mark.parametrize("rollouts", [1, 4])
+def test_interrupted_run_resumes_bit_for_bit(tmp_path: Path, tiny: LanguageModel, rollouts: int) -> None:
+    rule = preset("minimalist" if rollouts == 1 else "rloo", eta=0.01, rollouts=rollouts)
+
+    class Stop(KeyboardInterrupt):
+        pass
+
+    def stop_at(label: str, done: int, total: int) -> None:
+        if label == "train" and done == 13:
+            raise Stop
+
+    straight = Run(spec(rule=rule), tmp_path / "straight", model=tiny).observe()
+    with pytest.raises(Stop):
+        Run(spec(rule=rule), tmp_path / "stopped", stop_at, tiny).observe()
+    assert list((tmp_path / "stopped").glob("checkpoint-000013*")), "the interrupted round is kept"
+    first: list[int] = []
+    resumed = Run(
+        spec(rule=rule), tmp_path / "stopped", lambda label, done, total: first.append(done), tiny
+    ).observe()
+    assert first[0] == 13, "nothing is computed twice"
+    np.testing.assert_array_equal(straight.rewards, resumed.rewards)
+    assert straight.tokens == resumed.tokens
+    assert not list((tmp_path / "stopped").glob("checkpoint-*"))
+
+
+def test_half_written_checkpoint_is_never_read(tmp_path: Path, tiny: LanguageModel) -> None:
+    out = tmp_path / "run"
+    run = Run(spec(), out, model=tiny)
+    (out / "checkpoint-000010.parquet").write_bytes(b"")
+    (out / "checkpoint-000010.parquet").unlink()
+    (out / ".checkpoint-000010.1.parquet").write_bytes(b"half")
+    assert run.observe().rewards.shape == (8, 24, 1)
+
+
+def test_second_call_reuses_everything(tmp_path: Path, tiny: LanguageModel, monkeypatch) -> None:
+    overlay(Run(spec(), tmp_path / "run", model=tiny))
+    monkeypatch.setattr("experiments.stages.load_model", None)
+    monkeypatch.setattr("experiments.stages.measure", None)
+    monkeypatch.setattr("experiments.stages.Trainer", None)
+    again = overlay(Run(spec(), tmp_path / "run"))
+    assert again.numbers["p0"] > 0
+
+
+def test_another_spec_in_the_same_folder_is_refused_by_name(tmp_path: Path) -> None:
+    Run(spec(), tmp_path / "run")
+    with pytest.raises(ValueError, match="holds another run.*rounds: 24 -> 25.*another folder"):
+        Run(spec(rounds=25), tmp_path / "run")
+
+
+def test_read_only_folder(tmp_path: Path, monkeypatch) -> None:
+    def deny(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("experiments.store.tempfile.TemporaryFile", deny)
+    with pytest.raises(ValueError, match="cannot be written.*choose a folder"):
+        Run(spec(), tmp_path / "run")
+
+
+def test_a_folder_below_a_file_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="cannot be written"):
+        Run(spec(), tmp_path / "file" / "run")
+
+
+def test_prompt_longer_than_the_context(tmp_path: Path, tiny: LanguageModel) -> None:
+    long = Query(prompt="1+" * 20 + "1=", answer="21", verifier="integer")
+    with pytest.raises(ValueError, match="context.*shorten the query"):
+        Run(spec(query=long), tmp_path / "run", model=tiny).probe()
+    snug = Query(prompt="1+1+1+1+1+1+1=", answer="7", verifier="integer")
+    with pytest.raises(ValueError, match="max-tokens to at most 2"):
+        Run(spec(query=snug), tmp_path / "snug", model=tiny).probe()
+
+
+def test_probe_and_forecast_survive_the_disk(tmp_path: Path, tiny: LanguageModel) -> None:
+    run = Run(spec(), tmp_path / "run", model=tiny)
+    probe, made = run.probe(), run.forecast()
+    again = Run(spec(), tmp_path / "run")
+    kept, read = again.probe(), again.forecast()
+    np.testing.assert_array_equal(kept.tree().kernel, probe.tree().kernel)
+    assert kept.p0 == probe.p0
+    for name in made.members:
+        np.testing.assert_allclose(read.members[name], made.members[name], atol=1e-7)
+
+
+def test_every_field_of_the_spec_changes_the_hash_of_its_stage() -> None:
+    base = spec()
+    changed = {
+        "rounds": 25, "replicas": 9, "max_tokens": 2, "seed": 1, "rule": preset("minimalist", eta=0.02),
+        "probe": ProbeSpec(rollouts=257), "query": Query(prompt="3+5=", answer="8", verifier="integer"),
+    }  # fmt: skip
+    for field, value in changed.items():
+        assert spec(**{field: value}).stage("overlay") != base.stage("overlay"), field
+    assert spec(rounds=25).stage("probe") == base.stage("probe")
+    assert spec(forecast=ForecastSpec(seeds=64)).stage("train") == base.stage("train")
+
+
+def test_spec_survives_toml(tmp_path: Path) -> None:
+    base = spec()
+    base.write(tmp_path / "spec.toml")
+    assert RunSpec.read(tmp_path / "spec.toml") == base
+    (tmp_path / "spec.toml").write_text("rounds = ")
+    with pytest.raises(ValueError, match=r"spec\.toml"):
+        RunSpec.read(tmp_path / "spec.toml")
+
+
+def test_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    store.write_json(path, {"a": 1})
+    with pytest.raises(RuntimeError), store.replacing(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
