@@ -9,7 +9,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --no-input --no-compile --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup overlay test check bench
+.PHONY: help setup overlay test check bench table tiny
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,12 @@ check: .venv/.dev ## lint, format, types and the import contract
 
 bench: .venv/.runtime ## measure the simulator
 	$(BIN)/python -m benchmarks.simulate $(ARGS)
+
+table: .venv/.runtime ## overlay eight more built-in queries (20 minutes on 2 cores): runs/table/
+	$(BIN)/onearm overlay --queries experiments/queries/arithmetic.jsonl --rounds 40 --eta 0.2 --out runs/table $(ARGS)
+
+tiny: .venv/.runtime ## what each approximation costs, on the model that can be enumerated: runs/approximations/
+	$(BIN)/python -m experiments.approximations
 
 .venv/.runtime: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \

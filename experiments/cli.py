@@ -24,6 +24,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from experiments.warning import ForecastWarning
+
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -44,9 +46,10 @@ Prompt = Annotated[str | None, typer.Option("--query", help="The query. Default:
 Answer = Annotated[str | None, typer.Option(help="Its right answer.")]
 VerifierName = Annotated[str, typer.Option("--verifier", help="integer, last_number, gsm8k or boxed.")]
 Queries = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
-        help='JSONL or Parquet, rows {"query": ..., "answer": ...}: a folder per query, and summary.json.'
+        help='JSONL or Parquet file, rows {"query": ..., "answer": ...}; or builtin; or reasoning-gym:NAME. '
+        "Makes a folder per query, and summary.json."
     ),
 ]
 RuleName = Annotated[
@@ -86,6 +89,9 @@ def _reporting(as_json: bool) -> Iterator[None]:
         errors.print(f"[yellow]warning:[/] {message}", highlight=False)
 
     with warnings.catch_warnings():
+        # What libraries warn their developers of is not for the user of a command.
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", ForecastWarning)
         warnings.showwarning = show  # pyright: ignore[reportAttributeAccessIssue]
         try:
             yield
@@ -246,8 +252,8 @@ def _register(name: str, act: Callable[[Any], dict[str, Any]], text: str) -> Non
         model: Model = "smollm2-135m",
         rule: RuleName = "minimalist",
         rollouts: Rollouts = None,
-        eta: Eta = 0.12,
-        rounds: Rounds = 100,
+        eta: Eta = 0.15,
+        rounds: Rounds = 80,
         replicas: Replicas = 32,
         max_tokens: MaxTokens = 10,
         seed: Seed = 0,
@@ -263,7 +269,7 @@ def _register(name: str, act: Callable[[Any], dict[str, Any]], text: str) -> Non
             from llm_bridge.models import load_model
             from theory.rules.rule import preset
 
-            asked = _queries(query, answer, verifier, queries)
+            asked = _queries(query, answer, verifier, queries, seed)
             specs = [
                 RunSpec(
                     query=one,
@@ -320,13 +326,13 @@ def _many(
         raise typer.Exit(1)
 
 
-def _queries(query: str | None, answer: str | None, verifier: str, path: Path | None) -> list[Any]:
-    from llm_bridge.queries import DEFAULT, Query, load_queries
+def _queries(query: str | None, answer: str | None, verifier: str, many: str | None, seed: int) -> list[Any]:
+    from llm_bridge.queries import DEFAULT, Query, parse_source
 
-    if path is not None:
+    if many is not None:
         if query is not None or answer is not None:
             raise ValueError("--queries and --query/--answer exclude each other; give one of them")
-        return load_queries(path)
+        return list(parse_source(many, seed=seed))
     if query is None and answer is None:
         return [DEFAULT]
     if query is None or answer is None:

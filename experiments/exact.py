@@ -54,10 +54,10 @@ class Enumerated:
         """p after one pull of a response with weight one: theta += eta grad log pi(y)."""
         factors = self.split.adapters.fresh(1)
         leaves = self.split.adapters.trainable(factors)
-        self.logprobs(factors, torch.tensor([response])).sum().backward()
+        grads = torch.autograd.grad(self.logprobs(factors, torch.tensor([response])).sum(), leaves)
         with torch.no_grad():
-            for leaf in leaves:
-                leaf += eta * leaf.grad
+            for leaf, grad in zip(leaves, grads, strict=True):
+                leaf += eta * grad
         return self.success(factors)
 
     def expected_step(self, eta: float) -> float:

@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from bandit_sim import Arms, ParticleArms, TreeArms, replay, simulate
 from experiments.scores import ensemble_of_means
 from experiments.specs import ForecastSpec
+from experiments.warning import ForecastWarning
 from theory.prefix_tree import Tokens
 from theory.probe import Probe
 from theory.rules.batch import Batch
+from theory.rules.kl import NoKL
 from theory.rules.rule import Rule
 
 Array = NDArray[np.float64]
@@ -25,10 +27,6 @@ ENGINES = ("kernel", "sequence_kernel", "tabular")
 UNSEEN_ARMS = 1000
 LARGEST_STEP = 2.0
 """Nats: above this one update can turn a response's odds around, and a linear response no longer describes it."""
-
-
-class ForecastWarning(UserWarning):
-    """The forecast is asked for more than its assumptions carry."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +122,8 @@ def largest_step(probe: Probe, rule: Rule) -> float:
 
 def paths_wanted(rule: Rule) -> Literal["correct", "all"]:
     """Which paths a probe must resolve: "correct" where a rollout of reward 0 never gets a weight."""
+    if not isinstance(rule.kl, NoKL):
+        return "all"
     weights = _weights(rule, [1.0] + [0.0] * (rule.rollouts - 1)) if rule.rollouts > 1 else None
     idle = _weights(rule, [0.0] * rule.rollouts)
     quiet = not np.any(idle) and (weights is None or not np.any(weights[1:]))

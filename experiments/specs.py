@@ -51,7 +51,7 @@ class RunSpec(Spec):
     model: ModelSpec = ModelSpec()
     rule: Rule
     adapter: AdapterSpec = AdapterSpec()
-    rounds: Count = 100
+    rounds: Count = 80
     replicas: Annotated[int, Field(ge=2)] = 32
     max_tokens: Count = 10
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0

@@ -147,8 +147,7 @@ class Run:
                 if trainer.round % CHECKPOINT_EVERY == 0:
                     self._checkpoint(trainer, rows, stage, seconds)
         except BaseException:
-            # An interrupt may fall inside a round: what is saved is the last whole one.
-            if rows and rows[-1]["round"] == trainer.round:
+            if trainer.whole and rows and rows[-1]["round"] == trainer.round:
                 self._checkpoint(trainer, rows, stage, seconds)
             raise
         notes = {"stage": stage, "seconds": repr(seconds)}

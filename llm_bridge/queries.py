@@ -106,8 +106,11 @@ def reasoning_gym_queries(dataset: str, seed: int, size: int, **config: Any) -> 
 
     Errors: ValueError for an unknown data set or setting, or a size below 1.
     """
-    import reasoning_gym
-    from reasoning_gym.factory import DATASETS
+    try:
+        import reasoning_gym
+        from reasoning_gym.factory import DATASETS
+    except ImportError as error:
+        raise ImportError("reasoning-gym is not installed; pip install 'onearm[tasks]'") from error
 
     if size < 1:
         raise ValueError(f"size is {size}; ask for at least 1 query")

@@ -22,7 +22,8 @@ class Stage:
     """
 
     def __init__(self, model: PreTrainedModel, first: int, last: int, *, closing: bool) -> None:
-        body = model.base_model
+        # transformers types its modules' attributes as Tensor | Module; what they are is checked in SplitModel.
+        body: Any = model.base_model
         view: Any = _view(body)
         config = copy.deepcopy(body.config)
         config.num_hidden_layers = last - first
@@ -40,7 +41,7 @@ class Stage:
     def run(
         self, *, tokens: Tensor | None = None, hidden: Tensor | None = None, past: State | None = None
     ) -> tuple[Tensor, State]:
-        cache = DynamicCache()
+        cache: Any = DynamicCache()
         cache.layers = [_layer(keys, values) for keys, values in past or []]
         out = self.body(
             input_ids=tokens, inputs_embeds=hidden, past_key_values=cache, use_cache=True
@@ -59,7 +60,7 @@ class SplitModel:
     """
 
     def __init__(self, model: PreTrainedModel, spec: AdapterSpec) -> None:
-        body = model.base_model
+        body: Any = model.base_model
         if not (isinstance(getattr(body, "layers", None), nn.ModuleList) and hasattr(body, "norm")):
             raise ValueError(
                 f"model type {model.config.model_type!r} has no `layers` and `norm`; "
@@ -69,7 +70,7 @@ class SplitModel:
         first = max(0, depth - spec.blocks)
         self.trunk = Stage(model, 0, first, closing=False)
         self.head = Stage(model, first, depth, closing=True)
-        self.output: nn.Module = model.get_output_embeddings()
+        self.output: Any = model.get_output_embeddings()
         self.adapters = Adapters(self.head.blocks, spec)
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -100,9 +101,9 @@ def _view(module: nn.Module) -> nn.Module:
     return new
 
 
-def _renumber(block: nn.Module, index: int) -> nn.Module:
+def _renumber(block: nn.Module, index: int) -> Any:
     """A view of a block, all the way down, whose cache slot is `index`."""
-    new = _view(block)
+    new: Any = _view(block)
     for name, child in list(new._modules.items()):
         if child is not None:
             new._modules[name] = _renumber(child, index)

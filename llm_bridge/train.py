@@ -66,6 +66,7 @@ class Trainer:
         self.optimiser = make_optimiser(rule.optimiser, self.parameters)
         self.rule_state = rule.init(torch)
         self.round = 0
+        self.whole = True
         self._opening: Opening | None = None
         self._stale = torch.ones(replicas, dtype=torch.bool)
 
@@ -91,9 +92,12 @@ class Trainer:
         ]
         rewards = np.array([self.reward_of(t) for t in tokens])
         weights = self._weights(rolled, rewards)
+        # An interrupt inside the update leaves parameters that no whole number of rounds has.
+        self.whole = False
         self._update(rolled, weights)
         done = Round(self.round, tokens, rewards, rolled.logprobs.sum(axis=1), time.perf_counter() - started)
         self.round += 1
+        self.whole = True
         return done
 
     def _open(self) -> Opening:

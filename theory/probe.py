@@ -89,7 +89,7 @@ class Probe:
         node = np.zeros(count, dtype=np.int64)
         depth = np.zeros(count, dtype=np.int64)
         correction = np.zeros((count, count))
-        at = {(): 1.0}
+        at: dict[Tokens, float] = {(): 1.0}
         for e, edge in enumerate(edges):
             node[e], depth[e] = label[edge.node], len(edge.node)
             probability[e] = edge.probability
@@ -145,7 +145,9 @@ class Probe:
     def _leaves(self, count: int) -> tuple[NDArray[np.integer], NDArray[np.floating], NDArray[np.floating]]:
         """Paths, rewards and lengths of the leaves: kept responses, bare rests, and the classes of tails."""
         edges, tails, r = self.layout.edges, self.layout.tails, self.responses
-        into = {(*edge.node, edge.token): e for e, edge in enumerate(edges) if edge.kind == "child"}
+        into: dict[Tokens, int] = {
+            (*edge.node, edge.token): e for e, edge in enumerate(edges) if edge.kind == "child"
+        }
         tail_at = {tail.rest: t for t, tail in enumerate(tails)}
         away: dict[tuple[Tokens, bool], list[int]] = {}
         for (i, where), paid in zip(self.layout.exits.items(), r.rewards > 0, strict=True):

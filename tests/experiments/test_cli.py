@@ -91,7 +91,7 @@ def test_overlay_of_several_queries_goes_on_past_a_failure(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--model", "no-such-model"], "no-such-model"),
+        (["--model", "./no-such-model"], "Models that need no hub"),
         (["--queries", "missing.jsonl"], "missing.jsonl"),
         (["--query", "2+2="], "give both"),
         (["--rule", "no-such-rule"], "choose one of"),

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from experiments.exact import enumerate_model
-from experiments.forecast import ForecastWarning, forecast, largest_step, paths_wanted, tabular_arms
+from experiments.forecast import forecast, largest_step, paths_wanted, tabular_arms
 from experiments.specs import ForecastSpec
+from experiments.warning import ForecastWarning
 from llm_bridge.adapters import AdapterSpec
 from llm_bridge.models import load_model
 from llm_bridge.probe import measure

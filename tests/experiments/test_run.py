@@ -19,7 +19,8 @@ from theory.rules.rule import preset
 
 KEYS = [
     "p0", "p0_low", "p0_high", "rounds", "replicas", "eta",
-    *(f"time_to_{w}_{s}{e}" for w in ("double", "half") for s in ("forecast", "observed") for e in ("", "_low", "_high")),
+    *(f"time_to_{level}_{side}{end}" for level in ("double", "half") for side in ("forecast", "observed")
+      for end in ("", "_low", "_high")),
     "coverage_50", "coverage_90", "crps_kernel", "crps_sequence_kernel", "crps_tabular", "crps_constant",
     "crps_logistic", "residual_mean", "residual_variance", "seconds_probe", "seconds_simulate", "seconds_train",
     "tokens_probe", "tokens_train", "observed_mean", "forecast_mean", "forecast_tabular_mean",
@@ -115,7 +116,7 @@ def test_second_call_reuses_everything(tmp_path: Path, tiny: LanguageModel, monk
 
 def test_another_spec_in_the_same_folder_is_refused_by_name(tmp_path: Path) -> None:
     Run(spec(), tmp_path / "run")
-    with pytest.raises(ValueError, match="holds another run.*rounds: 24 -> 25.*another folder"):
+    with pytest.raises(ValueError, match=r"holds another run.*rounds: 24 -> 25.*another folder"):
         Run(spec(rounds=25), tmp_path / "run")
 
 
@@ -124,22 +125,22 @@ def test_read_only_folder(tmp_path: Path, monkeypatch) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("experiments.store.tempfile.TemporaryFile", deny)
-    with pytest.raises(ValueError, match="cannot be written.*choose a folder"):
+    with pytest.raises(ValueError, match=r"cannot be written.*choose a folder"):
         Run(spec(), tmp_path / "run")
 
 
 def test_a_folder_below_a_file_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match="cannot be written"):
+    with pytest.raises(ValueError, match=r"cannot be written"):
         Run(spec(), tmp_path / "file" / "run")
 
 
 def test_prompt_longer_than_the_context(tmp_path: Path, tiny: LanguageModel) -> None:
     long = Query(prompt="1+" * 20 + "1=", answer="21", verifier="integer")
-    with pytest.raises(ValueError, match="context.*shorten the query"):
+    with pytest.raises(ValueError, match=r"context.*shorten the query"):
         Run(spec(query=long), tmp_path / "run", model=tiny).probe()
     snug = Query(prompt="1+1+1+1+1+1+1=", answer="7", verifier="integer")
-    with pytest.raises(ValueError, match="max-tokens to at most 2"):
+    with pytest.raises(ValueError, match=r"max-tokens to at most 2"):
         Run(spec(query=snug), tmp_path / "snug", model=tiny).probe()
 
 

@@ -81,7 +81,7 @@ def test_prefix_sharing_changes_no_number(split, tiny, prompt) -> None:
 
 
 def test_no_correct_rollout_says_how_small_p0_is_and_what_to_do(split, tiny, prompt) -> None:
-    with pytest.raises(NoCorrectRollout, match=r"0\.0074.*--probe-rollouts.*easier query") as caught:
+    with pytest.raises(NoCorrectRollout, match=r"0\.0075.*--probe-rollouts.*easier query") as caught:
         measure(split, prompt.tokens, lambda t: 0.0, **options(tiny))
     # 0.05^(1/400) = exp(-2.9957/400): the largest p0 under which 400 misses are a 5% event.
     assert caught.value.upper == pytest.approx(0.00746, abs=1e-5)

@@ -94,7 +94,10 @@ def test_frequencies_follow_the_model() -> None:
     token, logs = draw(logits, torch.zeros(20_000, dtype=torch.long), u)
     p = logits[0].exp().numpy()
     counts = np.bincount(token.numpy(), minlength=6)
-    pooled = lambda x: np.array([*x[:4], x[4:].sum()])
+
+    def pooled(x: np.ndarray) -> np.ndarray:
+        return np.array([*x[:4], x[4:].sum()])
+
     assert stats.chisquare(pooled(counts), 20_000 * pooled(p) / p.sum()).pvalue > 0.001
     np.testing.assert_allclose(logs.numpy(), np.log(p / p.sum())[token.numpy()], atol=1e-12)
 

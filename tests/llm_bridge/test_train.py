@@ -43,7 +43,7 @@ def ups(run: Trainer) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("rule", [preset("minimalist", eta=0.05), preset("rloo", eta=0.05, rollouts=4)])
 def test_one_round_is_the_gradient_step_of_the_rule(split, tiny, rule) -> None:
-    """theta' = theta + eta grad (mean over rollouts of A_i log pi(y_i)), by autograd of that sum, replica by replica."""
+    """theta' = theta + eta grad mean_i A_i log pi(y_i), by autograd of that mean, for each replica."""
     run = trainer(split, tiny, rule)
     turn = run.step()
     n = rule.rollouts

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -107,7 +109,7 @@ def test_p0_is_unbiased_and_its_interval_covers() -> None:
     least 90%: a true 95% falls below that with probability 2e-5 (binomial, 400 trials)."""
     errors, inside = [], []
     for seed in range(400):
-        responses, truth = sampled(7, 100) if False else _again(7, seed, 100)
+        responses, truth = _again(seed, 100)
         probe = Probe(responses, grow(responses, vocabulary=VOCABULARY), np.zeros((0, 0)))
         low, high = probe.p0_interval()
         errors.append(probe.p0 - truth)
@@ -116,9 +118,14 @@ def test_p0_is_unbiased_and_its_interval_covers() -> None:
     assert np.mean(inside) >= 0.9
 
 
-def _again(process: int, draw: int, rollouts: int) -> tuple[Responses, float]:
-    """Fresh rollouts (draw) of one fixed process."""
-    base, truth = sampled(process, 4000)
+@cache
+def _population() -> Responses:
+    return sampled(7, 4000)[0]
+
+
+def _again(draw: int, rollouts: int) -> tuple[Responses, float]:
+    """Fresh rollouts (draw) of one fixed process, and its exact p."""
+    base = _population()
     rng = np.random.default_rng(draw)
     share = base.mass / base.mass.sum()
     counts = rng.multinomial(rollouts, share)
@@ -146,7 +153,7 @@ def test_cut_is_by_exact_probability_never_by_counts() -> None:
 
 
 def test_whole_tree_has_no_rest_and_no_tail() -> None:
-    base, _ = sampled(11, 20_000)
+    base, _ = sampled(11, 4000)
     full = grow(base, vocabulary=VOCABULARY, cut=0.0, leaf_cut=0.0, keep="all")
     assert {edge.kind for edge in full.edges if len(edge.node) == 0} == {"child", "leaf"}
 
