@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -71,7 +70,9 @@ def main(out: Path = Path("runs/approximations")) -> None:
         model = load_model("tiny-arithmetic", dtype="float64")
         spec = AdapterSpec(rank=2, blocks=1)
         # One right answer for the one-round error: its enumeration trains once per right response.
-        single = enumerate_model(model, QUERY, lambda t: float(model.decode(list(t)) == "15"), MAX_TOKENS, spec)
+        single = enumerate_model(
+            model, QUERY, lambda t: float(model.decode(list(t)) == "15"), MAX_TOKENS, spec
+        )
         errors = one_round_errors(single, single.probe())
         # Many right answers for the cuts and tails: there the rare ones matter.
         whole = enumerate_model(model, QUERY, lambda t: odd(model.decode(list(t))), MAX_TOKENS, spec)
@@ -83,8 +84,8 @@ def main(out: Path = Path("runs/approximations")) -> None:
         with replacing(out / f"error_vs_eta.{suffix}") as temporary:
             save_figure(figure, temporary)
     write_json(out / "approximations.json", {"etas": list(ETAS), "errors": errors, "costs": rows})
-    console = Console()
-    table = Table("eta", "relative error of E[p after one round] - p", show_edge=False)
+    console = Console(width=max(110, Console().width))
+    table = Table("eta", "relative error of the expected change of p in one round", show_edge=False)
     for eta, error in zip(ETAS, errors, strict=True):
         table.add_row(f"{eta:g}", f"{error:.2e}")
     console.print(table)
@@ -98,7 +99,7 @@ def main(out: Path = Path("runs/approximations")) -> None:
     )
     table = Table("probe", *columns, show_edge=False)
     for name, row in rows.items():
-        table.add_row(name, *(f"{100 * value:+.1f}%" for value in row))
+        table.add_row(name, *(f"{100 * value:.1f}%" for value in row))
     console.print(table)
 
 

@@ -106,7 +106,7 @@ def fit(text: Text, width: float, keep: str = "") -> Text:
 
     def too_wide(end: int) -> bool:
         text.set_text(words[:end].rstrip() + "…" + keep)
-        return size(text)[0] > width
+        return bool(size(text)[0] > width)
 
     # Words grow with their letters, so bisect: a query may be a page long.
     end = max(bisect_left(range(len(words) + 1), True, key=too_wide) - 1, 0)

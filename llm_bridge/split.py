@@ -41,12 +41,14 @@ class Stage:
     def run(
         self, *, tokens: Tensor | None = None, hidden: Tensor | None = None, past: State | None = None
     ) -> tuple[Tensor, State]:
-        cache: Any = DynamicCache()
-        cache.layers = [_layer(keys, values) for keys, values in past or []]
+        cache = DynamicCache()
+        layers: Any = [_layer(keys, values) for keys, values in past or []]
+        cache.layers = layers
         out = self.body(
             input_ids=tokens, inputs_embeds=hidden, past_key_values=cache, use_cache=True
         ).last_hidden_state
-        return out, [(layer.keys, layer.values) for layer in cache.layers]
+        layers = cache.layers
+        return out, [(layer.keys, layer.values) for layer in layers]
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Hidden states without a cache: the differentiable pass."""
