@@ -15,8 +15,11 @@ def root_key(key: int | jax.Array) -> jax.Array:
     raise TypeError(f"key is {key!r}; give an integer or jax.random.key(integer)")
 
 
-def rollout_keys(seed_key: jax.Array, round: jax.Array, rollouts: int) -> jax.Array:
-    """(rollouts,) keys of one round; seed_key = fold_in(root, seed). A fold is a bijection of its counter."""
-    return jax.vmap(jax.random.fold_in, (None, 0))(
-        jax.random.fold_in(seed_key, round), jnp.arange(rollouts, dtype=jnp.uint32)
-    )
+def round_key(seed_key: jax.Array, round: jax.Array) -> jax.Array:
+    """The key of one round; seed_key = fold_in(root, seed). A fold is a bijection of its counter."""
+    return jax.random.fold_in(seed_key, round)
+
+
+def rollout_keys(key: jax.Array, rollouts: int) -> jax.Array:
+    """(rollouts,) keys of the round whose key is `key`; the first do not depend on how many there are."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(rollouts, dtype=jnp.uint32))

@@ -1,23 +1,29 @@
-"""Simulate many seeds of a bandit under an update rule, exactly; replay given draws; enumerate one step."""
+"""Simulate many seeds of a bandit under an update rule, exactly; several rules at once; the expected step."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bandit_sim.arms import Arms, ParticleArms, TreeArms
 from bandit_sim.engines import Engine, engine_for
-from bandit_sim.keys import rollout_keys, root_key
-from bandit_sim.step import Carry, check_pair, start, update
+from bandit_sim.keys import root_key, round_key
+from bandit_sim.observe import OBSERVABLES, Observable, Seen, class_masses
+from bandit_sim.step import Carry, Draws, Knobs, check_pair, draw, push, start, update
+from bandit_sim.verifiers import Clean, Verifier
 from theory.curves import Curves
 from theory.rules.rule import Rule
 
 AnyArms = Arms | ParticleArms | TreeArms
+Observe = Sequence[str]
+DType = Literal["float32", "float64"]
 
 _NUMBERS_PER_BATCH = 2**22
 
@@ -29,6 +35,11 @@ def simulate(
     seeds: int | range,
     key: int | jax.Array,
     *,
+    observe: Observe = ("success", "reward"),
+    every: int = 1,
+    verifier: Verifier | None = None,
+    dtype: DType | None = None,
+    devices: Sequence[jax.Device] | None = None,
     chunk: int | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> Curves:
@@ -36,73 +47,110 @@ def simulate(
 
     Arguments:
         arms: what is pulled; the kind of arms picks the engine.
-        rule: the update rule; `rule.rollouts` arms are pulled per round.
+        rule: the update rule; `rule.rollouts` arms are pulled per round and query.
         rounds: number T of updates.
         seeds: number S of replicas, or the range of replica numbers (a block of a larger run, the same bits).
         key: integer or JAX key; draw (seed, round, rollout) has a key of its own.
+        observe: names of `bandit_sim.observe.OBSERVABLES`, or "class_mass".
+        every: record rounds 0, every, 2 every, ... only; the others are simulated all the same.
+        verifier: what a pull is paid; default the true reward.
+        dtype: "float32" or "float64" for the whole simulation; default that of the arms as JAX takes them
+            (float32 unless jax_enable_x64).
+        devices: devices to share the seeds of a batch; default the first alone.
         chunk: replicas between two calls of `progress`, rounded up to whole batches; default one batch. The
             arms alone set a batch's shape: memory is bounded, code is compiled once for any number of seeds,
             and no choice of chunk or seeds changes a bit.
         progress: called as progress(done, S) after each chunk.
 
-    Returns: metrics "success" (S, T), the exact p before each round's update, and "reward" (S, T), the mean
-        reward of the round's rollouts.
-    Errors: ValueError for counts below 1, or Adam with a kernel engine.
-    Valid when: the arms describe the policy. Arithmetic is in the arms' dtype, float32 unless jax_enable_x64.
+    Returns: one metric (S, ceil(T / every)) per name of `observe`, in column i as it was before the update of
+        round i * every; `curves.at` holds these round numbers.
+    Errors: ValueError for counts below 1, an unknown observable, or Adam with a kernel engine.
+    Valid when: the arms describe the policy.
     """
-    engine = engine_for(arms)
-    check_pair(engine, rule)
-    block = range(seeds) if isinstance(seeds, int) else seeds
-    for name, value in {
-        "rounds": rounds,
-        "seeds": len(block),
-        "chunk": 1 if chunk is None else chunk,
-    }.items():
-        if value < 1:
-            raise ValueError(f"{name} = {value}; give at least 1")
-    size = _batch(np.shape(arms.reward)[0])
-    report = size * -(-(chunk or size) // size)
-    root, parts = root_key(key), []
-    arms = jax.device_put(arms)
-    for first in range(0, len(block), size):
-        numbers = (np.arange(first, first + size) * block.step + block.start).astype(np.uint32)
-        parts.append([np.asarray(x, np.float64) for x in _run(engine, rule, rounds, arms, root, numbers)])
-        done = min(first + size, len(block))
-        if progress is not None and (done % report == 0 or done == len(block)):
-            progress(done, len(block))
-    success, reward = (np.concatenate(metric)[: len(block)] for metric in zip(*parts, strict=True))
-    return Curves({"success": success, "reward": reward})
+    (curves,) = simulate_grid(
+        [(arms, rule)], rounds, seeds, key,
+        observe=observe, every=every, verifier=verifier, dtype=dtype, devices=devices, chunk=chunk,
+        progress=progress,
+    )  # fmt: skip
+    return curves
 
 
-def replay(arms: AnyArms, rule: Rule, choices: ArrayLike, rewards: ArrayLike) -> NDArray[np.float64]:
-    """(S, T) success p before each round, when the draws are given: p of a replica from its own history.
+def simulate_grid(
+    cases: Sequence[tuple[AnyArms, Rule]],
+    rounds: int,
+    seeds: int | range,
+    key: int | jax.Array,
+    *,
+    observe: Observe = ("success", "reward"),
+    every: int = 1,
+    verifier: Verifier | None = None,
+    dtype: DType | None = None,
+    devices: Sequence[jax.Device] | None = None,
+    chunk: int | None = None,
+    progress: Callable[[int, int], object] | None = None,
+) -> list[Curves]:
+    """Several cases in one compiled call; each gives what `simulate` gives it alone, with the same draws.
 
     Arguments:
-        choices: (S, T, n) arm, particle or leaf of each rollout; -1 where unknown (it pushes nothing).
-        rewards: (S, T, n) reward of each rollout; it stands in for the arms' own.
-    Errors: ValueError naming the replica and round of a choice out of range or a reward not finite.
+        cases: pairs (arms, rule). Arms are of one kind and shape; rules differ in eta and rollouts alone.
+        others: as in `simulate`; the seeds of all cases share their keys (paired comparisons).
+    Errors: ValueError naming the case and the field that differs.
     """
-    engine = engine_for(arms)
+    if not cases:
+        raise ValueError("cases is empty; give at least one (arms, rule)")
+    counted = {"rounds": rounds, "every": every, "chunk": 1 if chunk is None else chunk}
+    block = range(seeds) if isinstance(seeds, int) else seeds
+    for name, value in {**counted, "seeds": len(block)}.items():
+        if value < 1:
+            raise ValueError(f"{name} = {value}; give at least 1")
+    engine = engine_for(cases[0][0])
+    rule = _common_rule([rule for _, rule in cases])
     check_pair(engine, rule)
-    chosen, paid = np.asarray(choices), np.asarray(rewards)
-    if chosen.ndim != 3 or chosen.shape[2] != rule.rollouts or paid.shape != chosen.shape:
-        raise ValueError(
-            f"choices {chosen.shape} and rewards {paid.shape}; give both (replicas, rounds, {rule.rollouts})"
+    verifier = Clean() if verifier is None else verifier
+    devices = list(devices) if devices is not None else jax.devices()[:1]
+    with jax.enable_x64(True) if dtype == "float64" else nullcontext():
+        structure, stacked = _stack([arms for arms, _ in cases], dtype)
+        names = _observables(observe, np.concatenate([np.ravel(a.reward) for a, _ in cases]))
+        one = jax.tree.unflatten(structure, [x[0] for x in stacked])
+        kind = jax.eval_shape(engine.init, one).dtype
+        knobs = Knobs(
+            jnp.asarray([r.optimiser.eta for _, r in cases], kind),
+            jnp.asarray([r.rollouts for _, r in cases], jnp.int32),
         )
-    count = np.shape(arms.reward)[0]
-    for name, array, bad in (
-        ("choices", chosen, (chosen < -1) | (chosen >= count)),
-        ("rewards", paid, ~np.isfinite(paid)),
-    ):
-        if bad.any():
-            at = tuple(int(i) for i in np.argwhere(bad)[0])
-            raise ValueError(
-                f"{name}{list(at)} = {array[at]}; give choices -1 (unknown) to {count - 1} and finite rewards"
+        size = _batch(len(cases) * np.shape(cases[0][0].reward)[0]) * len(devices)
+        mesh = Mesh(np.array(devices), ("seeds",))
+        everywhere = NamedSharding(mesh, PartitionSpec())
+        root, stacked, knobs = jax.device_put((root_key(key), stacked, knobs), everywhere)
+        report = size * -(-(chunk or size) // size)
+        parts: list[dict[str, np.ndarray]] = []
+        for first in range(0, len(block), size):
+            numbers = (np.arange(first, first + size) * block.step + block.start).astype(np.uint32)
+            shared = jax.device_put(numbers, NamedSharding(mesh, PartitionSpec("seeds")))
+            seen = _run(
+                engine,
+                rule,
+                verifier,
+                names,
+                every,
+                -(-rounds // every),
+                structure,
+                stacked,
+                knobs,
+                root,
+                shared,
             )
-    return np.asarray(_replay(engine, rule, arms, chosen.astype(np.int32), paid), np.float64)
+            parts.append({name: np.asarray(x, np.float64) for name, x in seen.items()})
+            done = min(first + size, len(block))
+            if progress is not None and (done % report == 0 or done == len(block)):
+                progress(done, len(block))
+    at = np.arange(0, rounds, every)
+    return [
+        Curves({name: np.concatenate([p[name][i] for p in parts])[: len(block)] for name in parts[0]}, at=at)
+        for i in range(len(cases))
+    ]
 
 
-def expected_step(arms: AnyArms, rule: Rule) -> float:
+def expected_step(arms: AnyArms, rule: Rule, verifier: Verifier | None = None) -> float:
     """E[p after one round] - p from the base policy, by enumeration of every arm; needs `rule.rollouts` = 1.
 
     Valid when: enable jax_enable_x64 (and give float64 arms) where eta is small; p and p' nearly cancel.
@@ -111,7 +159,12 @@ def expected_step(arms: AnyArms, rule: Rule) -> float:
     check_pair(engine, rule)
     if rule.rollouts != 1:
         raise ValueError(f"rule.rollouts = {rule.rollouts}; enumeration needs one rollout per round")
-    return float(_expected_step(engine, rule, arms))
+    return float(_expected_step(engine, rule, Clean() if verifier is None else verifier, arms))
+
+
+def knobs_of(rule: Rule, dtype: Any) -> Knobs:
+    """The knobs of a rule on its own."""
+    return Knobs(jnp.asarray(rule.optimiser.eta, dtype), jnp.asarray(rule.rollouts, jnp.int32))
 
 
 def _batch(choices: int) -> int:
@@ -119,48 +172,140 @@ def _batch(choices: int) -> int:
     return max(1, min(64, _NUMBERS_PER_BATCH // choices))
 
 
-@partial(jax.jit, static_argnames=("engine", "rule", "rounds"))
+def _common_rule(rules: Sequence[Rule]) -> Rule:
+    """The rule that all are, but for eta and rollouts; with the most rollouts of any."""
+    most = max(rules, key=lambda rule: rule.rollouts)
+    for i, rule in enumerate(rules):
+        same = {
+            "optimiser": most.optimiser.model_copy(update={"eta": rule.optimiser.eta}) == rule.optimiser,
+            **{
+                field: getattr(most, field) == getattr(rule, field)
+                for field in type(most).model_fields
+                if field not in ("optimiser", "rollouts")
+            },
+        }
+        different = [field for field, equal in same.items() if not equal]
+        if different:
+            raise ValueError(
+                f"cases[{i}]: its rule has another {different[0]} than the others; one grid varies arms, eta and "
+                "rollouts alone, so make a grid of each"
+            )
+    return most
+
+
+def _stack(arms: Sequence[AnyArms], dtype: DType | None) -> tuple[Any, list[jax.Array]]:
+    """The structure of the arms, and their arrays with a leading axis over the cases, in one dtype."""
+    shapes = [[np.shape(x) for x in jax.tree.leaves(a)] for a in arms]
+    for i, a in enumerate(arms):
+        if type(a) is not type(arms[0]) or shapes[i] != shapes[0]:
+            raise ValueError(
+                f"cases[{i}]: its arms are {type(a).__name__} of shapes {shapes[i]}, the first are "
+                f"{type(arms[0]).__name__} of {shapes[0]}; one grid needs arms of one kind and shape"
+            )
+
+    def join(*leaves: Any) -> jax.Array:
+        joined = jnp.stack([jnp.asarray(x) for x in leaves])
+        floats = jnp.issubdtype(joined.dtype, jnp.floating)
+        return joined.astype(dtype) if floats and dtype is not None else joined
+
+    leaves = zip(*(jax.tree.leaves(a) for a in arms), strict=True)
+    return jax.tree.structure(arms[0]), [join(*same) for same in leaves]
+
+
+def _observables(observe: Observe, rewards: np.ndarray) -> tuple[tuple[str, Observable], ...]:
+    rows: dict[str, Observable] = {}
+    for name in observe:
+        if name == "class_mass":
+            rows |= class_masses(tuple(float(x) for x in np.unique(rewards)))
+        elif name in OBSERVABLES:
+            rows[name] = OBSERVABLES[name]
+        else:
+            raise ValueError(
+                f"observe: {name!r} is unknown; choose {', '.join([*OBSERVABLES, 'class_mass'])}"
+            )
+    if not rows:
+        raise ValueError("observe is empty; name at least one observable, such as 'success'")
+    return tuple(rows.items())
+
+
+@partial(jax.jit, static_argnames=("engine", "rule", "verifier", "observe", "every", "records", "structure"))
 def _run(
-    engine: Engine, rule: Rule, rounds: int, arms: AnyArms, root: jax.Array, seeds: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    def one_seed(seed: jax.Array) -> tuple[jax.Array, jax.Array]:
+    engine: Engine,
+    rule: Rule,
+    verifier: Verifier,
+    observe: tuple[tuple[str, Observable], ...],
+    every: int,
+    records: int,
+    structure: Any,
+    stacked: list[jax.Array],
+    knobs: Knobs,
+    root: jax.Array,
+    seeds: jax.Array,
+) -> dict[str, jax.Array]:
+    """Each observable as (cases, seeds, records)."""
+
+    def one_seed(arms: Any, knobs: Knobs, seed: jax.Array) -> dict[str, jax.Array]:
         seed_key = jax.random.fold_in(root, seed)
+        begin = start(engine, rule, arms, knobs)
 
-        def one_round(carry: Carry, round: jax.Array) -> tuple[Carry, tuple[jax.Array, jax.Array]]:
-            choices = engine.sample(arms, carry.state, rollout_keys(seed_key, round, rule.rollouts))
-            rewards = jnp.asarray(arms.reward, carry.state.dtype)[choices]
-            after = update(engine, rule, arms, carry, choices, rewards)
-            return after, (engine.success(arms, carry.state), rewards.mean())
+        def advance(held: tuple[Carry, list[Any]], round: jax.Array) -> tuple[tuple[Carry, list[Any]], Seen]:
+            carry, memories = held
+            key = round_key(seed_key, round)
+            draws = draw(engine, rule, verifier, arms, carry.state, key, knobs)
+            after, pushed = update(engine, rule, arms, carry, draws, knobs)
 
-        _, curves = jax.lax.scan(one_round, start(engine, rule, arms), jnp.arange(rounds, dtype=jnp.uint32))
-        return curves
+            def again(number: jax.Array) -> jax.Array:
+                virtual = jax.random.fold_in(jax.random.fold_in(key, 2**32 - 2), number)
+                drawn = draw(engine, rule, verifier, arms, carry.state, virtual, knobs)
+                return push(engine, rule, arms, carry, drawn)[0].direction
 
-    return jax.vmap(one_seed)(seeds)
+            seen = Seen(engine, arms, carry, draws, pushed, again)
+            kept = [
+                memory if row.remember is None else row.remember(seen, memory)
+                for (_, row), memory in zip(observe, memories, strict=True)
+            ]
+            return (after, kept), seen
+
+        def record(held: tuple[Carry, list[Any]], index: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
+            first = index * jnp.uint32(every)
+            after, seen = advance(held, first)
+            noted = {
+                name: row.value(seen, memory) for (name, row), memory in zip(observe, held[1], strict=True)
+            }
+            if every > 1:
+                later = first + jnp.arange(1, every, dtype=jnp.uint32)
+                after, _ = jax.lax.scan(lambda h, r: (advance(h, r)[0], None), after, later)
+            return after, noted
+
+        memories = [None if row.start is None else row.start(engine, arms, begin.state) for _, row in observe]
+        _, noted = jax.lax.scan(record, (begin, memories), jnp.arange(records, dtype=jnp.uint32))
+        return noted
+
+    def one_case(leaves: list[jax.Array], knobs: Knobs) -> dict[str, jax.Array]:
+        arms = jax.tree.unflatten(structure, leaves)
+        return jax.vmap(lambda seed: one_seed(arms, knobs, seed))(seeds)
+
+    return jax.vmap(one_case)(stacked, knobs)
 
 
-@partial(jax.jit, static_argnames=("engine", "rule"))
-def _replay(engine: Engine, rule: Rule, arms: AnyArms, choices: jax.Array, rewards: jax.Array) -> jax.Array:
-    def one_round(carry: Carry, given: tuple[jax.Array, jax.Array]) -> tuple[Carry, jax.Array]:
-        draws, paid = given
-        after = update(engine, rule, arms, carry, draws, paid.astype(carry.state.dtype))
-        return after, engine.success(arms, carry.state)
-
-    def one_replica(draws: jax.Array, paid: jax.Array) -> jax.Array:
-        return jax.lax.scan(one_round, start(engine, rule, arms), (draws, paid))[1]
-
-    return jax.vmap(one_replica)(choices, rewards)
-
-
-@partial(jax.jit, static_argnames=("engine", "rule"))
-def _expected_step(engine: Engine, rule: Rule, arms: AnyArms) -> jax.Array:
-    base = start(engine, rule, arms)
+@partial(jax.jit, static_argnames=("engine", "rule", "verifier"))
+def _expected_step(engine: Engine, rule: Rule, verifier: Verifier, arms: AnyArms) -> jax.Array:
+    base_state = engine.init(arms)
+    knobs = knobs_of(rule, base_state.dtype)
+    base = start(engine, rule, arms, knobs)
     before = engine.success(arms, base.state)
-    reward = jnp.asarray(arms.reward, base.state.dtype)
+    truth = jnp.asarray(arms.reward, base.state.dtype)
 
-    def change(arm: jax.Array) -> jax.Array:
-        after = update(engine, rule, arms, base, arm[None], reward[arm][None])
-        return engine.success(arms, after.state) - before
+    def change(arm: jax.Array, paid: jax.Array) -> jax.Array:
+        draws = Draws(arm[None], paid[None], jnp.zeros(1, jnp.int32), jnp.ones(1, bool))
+        return engine.success(arms, update(engine, rule, arms, base, draws, knobs)[0].state) - before
 
-    changes = jax.lax.map(change, jnp.arange(reward.shape[0]), batch_size=64)
+    rewards, chances = verifier.law(truth, jnp.ones_like(truth), jnp.zeros_like(truth))
+    total = jnp.zeros_like(before)
     mass = jnp.exp(engine.log_probabilities(arms, base.state))
-    return jnp.where(mass > 0, mass * changes, 0).sum()
+    for paid, chance in zip(rewards, chances, strict=True):
+        changes = jax.lax.map(
+            lambda at: change(*at), (jnp.arange(truth.shape[0], dtype=jnp.int32), paid), batch_size=64
+        )
+        total = total + jnp.where(mass > 0, mass * chance * changes, 0).sum()
+    return total

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,12 +16,13 @@ class Curves:
     """Named metrics over (seed, round), float64; `curves["success"]` is one of them.
 
     Arguments:
-        metrics: name -> (seeds, rounds) array; all of one shape. Column t is the round after t updates
-            unless the producer says otherwise. Copied and made read-only.
+        metrics: name -> (seeds, rounds) array; all of one shape. Copied and made read-only.
+        at: (rounds,) the round of each column: how many updates came before it. Default 0, 1, 2, ...
     Errors: ValueError naming the metric and its shape; KeyError naming the metrics there are.
     """
 
     metrics: dict[str, Floats]
+    at: NDArray[np.integer] = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def __post_init__(self) -> None:
         if not self.metrics:
@@ -41,6 +42,12 @@ class Curves:
             array.setflags(write=False)
             frozen[name] = array
         object.__setattr__(self, "metrics", frozen)
+        columns = next(iter(frozen.values())).shape[1]
+        at = np.array(self.at) if len(self.at) else np.arange(columns)
+        if at.shape != (columns,) or np.any(np.diff(at) <= 0):
+            raise ValueError(f"curves.at is {at}; give {columns} increasing round numbers, one per column")
+        at.setflags(write=False)
+        object.__setattr__(self, "at", at)
 
     def __getitem__(self, name: str) -> Floats:
         if name not in self.metrics:
@@ -77,9 +84,10 @@ class Curves:
             raise ValueError("parts is empty; give at least one Curves")
         names, rounds = set(parts[0].metrics), parts[0].rounds
         for i, part in enumerate(parts):
-            if set(part.metrics) != names or part.rounds != rounds:
+            if set(part.metrics) != names or part.rounds != rounds or np.any(part.at != parts[0].at):
                 raise ValueError(
                     f"parts[{i}] has metrics {sorted(part.metrics)} over {part.rounds} rounds, parts[0] has "
                     f"{sorted(names)} over {rounds}; concatenate curves of one simulation only"
                 )
-        return Curves({name: np.concatenate([part[name] for part in parts]) for name in parts[0].metrics})
+        joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0].metrics}
+        return Curves(joined, at=parts[0].at)

@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 
 from bandit_sim.arms import Arms
+from bandit_sim.engines import _single
 from bandit_sim.engines._sampling import choose
 
 linear = False
+query_count, pick = _single.query_count, _single.pick
 
 
 def init(arms: Arms) -> jax.Array:
@@ -23,7 +25,7 @@ def success(arms: Arms, state: jax.Array) -> jax.Array:
     return jnp.sum(jax.nn.softmax(state) * jnp.asarray(arms.reward, state.dtype))
 
 
-def sample(arms: Arms, state: jax.Array, keys: jax.Array) -> jax.Array:
+def sample(arms: Arms, state: jax.Array, keys: jax.Array, queries: jax.Array) -> jax.Array:
     return choose(keys, jax.nn.log_softmax(state))
 
 
@@ -36,3 +38,16 @@ def direction(arms: Arms, state: jax.Array, choices: jax.Array, weights: jax.Arr
     per_rollout = weights.sum(axis=1)
     pulled = jnp.zeros_like(state).at[choices].add(per_rollout)
     return pulled - per_rollout.sum() * jax.nn.softmax(state)
+
+
+def greedy(arms: Arms, state: jax.Array, queries: jax.Array) -> jax.Array:
+    best = jnp.argmax(log_probabilities(arms, state)).astype(jnp.int32)
+    return jnp.broadcast_to(best, queries.shape)
+
+
+def entropy(arms: Arms, state: jax.Array, queries: jax.Array) -> jax.Array:
+    return _single.entropy_of(log_probabilities(arms, state))
+
+
+def metric(arms: Arms, gradient: jax.Array) -> jax.Array:
+    return gradient

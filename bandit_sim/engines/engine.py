@@ -18,16 +18,28 @@ class Engine(Protocol):
         """The base policy's state: logits (D,)."""
         ...
 
+    def query_count(self, arms: Any) -> int:
+        """How many queries there are; a rule with memory keeps one for each."""
+        ...
+
+    def pick(self, arms: Any, key: jax.Array) -> jax.Array:
+        """(B,) the queries of one round's batch."""
+        ...
+
     def log_probabilities(self, arms: Any, state: jax.Array) -> jax.Array:
-        """(A,) log pi of every choice."""
+        """(A,) log pi of every choice, given its query."""
         ...
 
     def success(self, arms: Any, state: jax.Array) -> jax.Array:
-        """() p = sum over choices of pi times reward."""
+        """() p = sum over choices of pi times true reward; the mean over queries where there are several."""
         ...
 
-    def sample(self, arms: Any, state: jax.Array, keys: jax.Array) -> jax.Array:
-        """(n,) choices, one per key of keys (n,)."""
+    def sample(self, arms: Any, state: jax.Array, keys: jax.Array, queries: jax.Array) -> jax.Array:
+        """(n,) choices, one per key of keys (n,), each for its query (n,)."""
+        ...
+
+    def greedy(self, arms: Any, state: jax.Array, queries: jax.Array) -> jax.Array:
+        """(n,) the greedy choice for each query (n,)."""
         ...
 
     def token_logprobs(self, arms: Any, state: jax.Array, choices: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -36,4 +48,12 @@ class Engine(Protocol):
 
     def direction(self, arms: Any, state: jax.Array, choices: jax.Array, weights: jax.Array) -> jax.Array:
         """(D,) where sum_it w_it grad log pi(y_it) moves the logits, per unit of eta."""
+        ...
+
+    def entropy(self, arms: Any, state: jax.Array, queries: jax.Array) -> jax.Array:
+        """() entropy of the policy over choices in nats, mean over the queries (n,)."""
+        ...
+
+    def metric(self, arms: Any, gradient: jax.Array) -> jax.Array:
+        """(D,) where a gradient with respect to the state moves it: along itself, or K times it in a kernel engine."""
         ...

@@ -9,9 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from bandit_sim.arms import ParticleArms
+from bandit_sim.engines import _single
 from bandit_sim.engines._sampling import choose
 
 linear = True
+query_count, pick = _single.query_count, _single.pick
 
 
 def init(arms: ParticleArms) -> jax.Array:
@@ -26,7 +28,7 @@ def success(arms: ParticleArms, state: jax.Array) -> jax.Array:
     return jnp.sum(jax.nn.softmax(state) * jnp.asarray(arms.reward, state.dtype))
 
 
-def sample(arms: ParticleArms, state: jax.Array, keys: jax.Array) -> jax.Array:
+def sample(arms: ParticleArms, state: jax.Array, keys: jax.Array, queries: jax.Array) -> jax.Array:
     return choose(keys, jax.nn.log_softmax(state))
 
 
@@ -38,4 +40,17 @@ def token_logprobs(arms: ParticleArms, state: jax.Array, choices: jax.Array) -> 
 def direction(arms: ParticleArms, state: jax.Array, choices: jax.Array, weights: jax.Array) -> jax.Array:
     per_rollout = weights.sum(axis=1)
     pulled = jnp.zeros_like(state).at[choices].add(per_rollout)
-    return jnp.asarray(arms.kernel, state.dtype) @ (pulled - per_rollout.sum() * jax.nn.softmax(state))
+    return metric(arms, pulled - per_rollout.sum() * jax.nn.softmax(state))
+
+
+def greedy(arms: ParticleArms, state: jax.Array, queries: jax.Array) -> jax.Array:
+    best = jnp.argmax(log_probabilities(arms, state)).astype(jnp.int32)
+    return jnp.broadcast_to(best, queries.shape)
+
+
+def entropy(arms: ParticleArms, state: jax.Array, queries: jax.Array) -> jax.Array:
+    return _single.entropy_of(log_probabilities(arms, state))
+
+
+def metric(arms: ParticleArms, gradient: jax.Array) -> jax.Array:
+    return jnp.asarray(arms.kernel, gradient.dtype) @ gradient

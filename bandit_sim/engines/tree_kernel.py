@@ -11,9 +11,11 @@ import jax
 import jax.numpy as jnp
 
 from bandit_sim.arms import TreeArms
+from bandit_sim.engines import _single
 from bandit_sim.engines._sampling import choose
 
 linear = True
+query_count, pick = _single.query_count, _single.pick
 
 _IMPOSSIBLE = -1e30
 """Stands for log 0 in a sum over a path: 0 times -inf is NaN, 0 times this is 0, and its exp is 0."""
@@ -44,7 +46,7 @@ def success(arms: TreeArms, state: jax.Array) -> jax.Array:
     return jnp.sum(jnp.exp(log_probabilities(arms, state)) * jnp.asarray(arms.reward, state.dtype))
 
 
-def sample(arms: TreeArms, state: jax.Array, keys: jax.Array) -> jax.Array:
+def sample(arms: TreeArms, state: jax.Array, keys: jax.Array, queries: jax.Array) -> jax.Array:
     return choose(keys, log_probabilities(arms, state))
 
 
@@ -66,4 +68,20 @@ def direction(arms: TreeArms, state: jax.Array, choices: jax.Array, weights: jax
     path = jnp.asarray(arms.path, state.dtype)[choices]
     taken = jnp.sum(path * mean[:, jnp.asarray(arms.depth)], axis=0)
     pi = jnp.exp(_edge_log_probabilities(arms, state))
-    return jnp.asarray(arms.kernel, state.dtype) @ (taken - pi * _node_sum(arms, taken))
+    return metric(arms, taken - pi * _node_sum(arms, taken))
+
+
+def greedy(arms: TreeArms, state: jax.Array, queries: jax.Array) -> jax.Array:
+    """The leaf that the most likely edge at every node leads to: token by token, as a model decodes."""
+    nodes = state.shape[0]
+    top = jax.ops.segment_max(state, arms.node, nodes, indices_are_sorted=True)[arms.node]
+    strayed = jnp.asarray(arms.path, state.dtype) @ (state < top).astype(state.dtype)
+    return jnp.broadcast_to(jnp.argmin(strayed).astype(jnp.int32), queries.shape)
+
+
+def entropy(arms: TreeArms, state: jax.Array, queries: jax.Array) -> jax.Array:
+    return _single.entropy_of(log_probabilities(arms, state))
+
+
+def metric(arms: TreeArms, gradient: jax.Array) -> jax.Array:
+    return jnp.asarray(arms.kernel, gradient.dtype) @ gradient

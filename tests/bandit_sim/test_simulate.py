@@ -5,7 +5,7 @@ from scipy import stats
 
 from bandit_sim import Arms, ParticleArms, TreeArms, expected_step, replay, simulate
 from bandit_sim.engines._sampling import choose
-from bandit_sim.keys import rollout_keys, root_key
+from bandit_sim.keys import rollout_keys, root_key, round_key
 from bandit_sim.simulate import _run
 
 
@@ -42,7 +42,7 @@ def test_a_block_of_seeds_is_that_block_of_the_whole(make_rule):
 def test_keys_of_seed_round_rollout_are_all_distinct():
     root = root_key(0)
     keys = jax.vmap(
-        lambda s: jax.vmap(lambda r: rollout_keys(jax.random.fold_in(root, s), r, 8))(
+        lambda s: jax.vmap(lambda r: rollout_keys(round_key(jax.random.fold_in(root, s), r), 8))(
             np.arange(50, dtype=np.uint32)
         )
     )(np.arange(100, dtype=np.uint32))
@@ -51,7 +51,7 @@ def test_keys_of_seed_round_rollout_are_all_distinct():
 
 
 def test_a_draw_depends_on_its_own_counters_only():
-    one, more = (rollout_keys(root_key(3), jax.numpy.uint32(7), n) for n in (1, 5))
+    one, more = (rollout_keys(round_key(root_key(3), jax.numpy.uint32(7)), n) for n in (1, 5))
     assert (jax.random.key_data(one) == jax.random.key_data(more)[:1]).all()
 
 
@@ -65,7 +65,9 @@ def test_sampling_frequencies_pass_a_chi_square_test():
     mass = np.array([0.0, 0.001, 0.2, 0.3, 0.0, 0.009, 0.49, 0.0])
     with np.errstate(divide="ignore"):
         logs = np.log(mass)
-    draws = np.asarray(jax.jit(choose)(rollout_keys(root_key(0), jax.numpy.uint32(0), 200_000), logs))
+    draws = np.asarray(
+        jax.jit(choose)(rollout_keys(round_key(root_key(0), jax.numpy.uint32(0)), 200_000), logs)
+    )
     counts = np.bincount(draws, minlength=8)
     real = mass > 0
     assert counts[~real].sum() == 0

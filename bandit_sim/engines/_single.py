@@ -1,0 +1,22 @@
+"""What engines of one query share: there is no query to choose."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def query_count(arms: Any) -> int:
+    return 1
+
+
+def pick(arms: Any, key: jax.Array) -> jax.Array:
+    return jnp.zeros(1, jnp.int32)
+
+
+def entropy_of(log_probabilities: jax.Array) -> jax.Array:
+    """() -sum pi log pi in nats; a choice of probability 0 adds nothing."""
+    pi = jnp.exp(log_probabilities)
+    return -jnp.sum(pi * jnp.where(pi > 0, log_probabilities, 0))

@@ -1,0 +1,153 @@
+"""Observables: what a simulation records of a round, by name. A row of `OBSERVABLES` adds one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from bandit_sim.engines import Engine
+from bandit_sim.step import Carry, Draws, Push
+
+VIRTUAL = 16
+"""Rounds drawn (and thrown away) for one estimate of the signal-to-noise ratio."""
+
+
+class Seen(NamedTuple):
+    """One round of one seed, as an observable may look at it.
+
+    Arguments:
+        engine, arms: the bandit.
+        carry: the state before the round's update.
+        draws: the round's rollouts.
+        push: their weights and direction.
+        again: draws a virtual round from the same policy with a key of its own, and gives its direction (D,).
+    """
+
+    engine: Engine
+    arms: Any
+    carry: Carry
+    draws: Draws
+    push: Push
+    again: Callable[[jax.Array], jax.Array]
+
+    @property
+    def probability(self) -> jax.Array:
+        """(A,) pi of every choice."""
+        return jnp.exp(self.engine.log_probabilities(self.arms, self.carry.state))
+
+    @property
+    def truth(self) -> jax.Array:
+        """(A,) true reward of every choice."""
+        return jnp.asarray(self.arms.reward, self.carry.state.dtype)
+
+
+class Observable(NamedTuple):
+    """A number per round and seed.
+
+    Arguments:
+        value: (seen, memory) -> () what is recorded.
+        start: (engine, arms, state) -> memory before the first round; None for an observable without memory.
+        remember: (seen, memory) -> memory after the round; called in every round, recorded or not.
+    """
+
+    value: Callable[[Seen, Any], jax.Array]
+    start: Callable[[Engine, Any, jax.Array], Any] | None = None
+    remember: Callable[[Seen, Any], Any] | None = None
+
+
+def success(seen: Seen, memory: Any) -> jax.Array:
+    """p = sum_a pi_a r_a of the true rewards, before the round's update; exact."""
+    return seen.engine.success(seen.arms, seen.carry.state)
+
+
+def reward(seen: Seen, memory: Any) -> jax.Array:
+    """Mean paid reward of the round's rollouts."""
+    there = seen.draws.present
+    return jnp.sum(jnp.where(there, seen.draws.rewards, 0)) / there.sum().astype(seen.draws.rewards.dtype)
+
+
+def entropy(seen: Seen, memory: Any) -> jax.Array:
+    """H = -sum_a pi_a log pi_a in nats, mean over the round's queries; exact."""
+    return seen.engine.entropy(seen.arms, seen.carry.state, seen.draws.queries)
+
+
+def winner_share(seen: Seen, memory: Any) -> jax.Array:
+    """Largest share of one correct choice in the correct mass, max pi_a / sum pi_a over r_a > 0."""
+    right = jnp.where(seen.truth > 0, seen.probability, 0)
+    return right.max() / jnp.maximum(right.sum(), jnp.finfo(right.dtype).tiny)
+
+
+def best_gap(seen: Seen) -> jax.Array:
+    """max_a r_a - p: what a round loses against the best choice, per rollout, in expectation."""
+    return seen.truth.max() - seen.engine.success(seen.arms, seen.carry.state)
+
+
+def gradient_norm(seen: Seen, memory: Any) -> jax.Array:
+    """Euclidean norm of the round's direction, before eta and the optimiser."""
+    return jnp.linalg.norm(seen.push.direction)
+
+
+def signal_to_noise(seen: Seen, memory: Any) -> jax.Array:
+    """|E g|^2 / tr Cov g of the round's direction g, estimated from `VIRTUAL` rounds drawn from the same policy.
+
+    |mean|^2 - tr/m is unbiased for |E g|^2, so a single estimate may be negative; average over seeds.
+    """
+    g = jax.vmap(seen.again)(jnp.arange(VIRTUAL, dtype=jnp.uint32))
+    mean = g.mean(axis=0)
+    noise = jnp.sum((g - mean) ** 2) / (VIRTUAL - 1)
+    signal = jnp.sum(mean**2) - noise / VIRTUAL
+    return jnp.where(noise > 0, signal / jnp.where(noise > 0, noise, 1), 0)
+
+
+def zero_signal(seen: Seen, memory: Any) -> jax.Array:
+    """Share of the round's queries whose rollouts all got weight zero."""
+    idle = jnp.all(seen.push.weights == 0, axis=1) | ~seen.draws.present
+    same = seen.draws.queries[:, None] == seen.draws.queries[None, :]
+    quiet = jnp.all(idle[None, :] | ~same, axis=1)
+    # Every query has as many rollouts, so the share of rollouts is the share of queries.
+    there = seen.draws.present
+    return jnp.sum(quiet & there).astype(seen.carry.state.dtype) / there.sum().astype(seen.carry.state.dtype)
+
+
+def _pulled(seen: Seen, before: jax.Array) -> jax.Array:
+    """(A,) which choices have ever had a weight."""
+    moved = jnp.any(seen.push.weights != 0, axis=1) & (seen.draws.choices >= 0)
+    return before.at[jnp.maximum(seen.draws.choices, 0)].max(moved)
+
+
+OBSERVABLES: dict[str, Observable] = {
+    "success": Observable(success),
+    "reward": Observable(reward),
+    "entropy": Observable(entropy),
+    "winner_share": Observable(winner_share),
+    "gradient_norm": Observable(gradient_norm),
+    "signal_to_noise": Observable(signal_to_noise),
+    "zero_signal": Observable(zero_signal),
+    # Number of different correct choices that ever had a weight, before this round.
+    "distinct": Observable(
+        lambda seen, pulled: jnp.sum(pulled & (seen.truth > 0)).astype(seen.carry.state.dtype),
+        start=lambda engine, arms, state: jnp.zeros(jnp.shape(arms.reward), bool),
+        remember=_pulled,
+    ),
+    # Cumulative pseudo-regret sum_{s < t} (max r - p_s), per rollout.
+    "regret": Observable(
+        lambda seen, lost: lost,
+        start=lambda engine, arms, state: jnp.zeros((), state.dtype),
+        remember=lambda seen, lost: lost + best_gap(seen),
+    ),
+}
+"""`class_mass` is recorded as one metric per class of equal true reward, see `class_masses`."""
+
+
+@cache  # the same levels give the same functions, so that compiled code is found again
+def class_masses(levels: tuple[float, ...]) -> dict[str, Observable]:
+    """One observable per level of true reward: the total probability of its choices."""
+
+    def mass_of(level: float) -> Observable:
+        return Observable(lambda seen, _: jnp.sum(jnp.where(seen.truth == level, seen.probability, 0)))
+
+    return {f"class_mass/{level:g}": mass_of(level) for level in levels}

@@ -1,0 +1,61 @@
+"""Replay: what the simulator predicts for a run whose draws are known."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from bandit_sim.arms import Arms, ParticleArms, TreeArms
+from bandit_sim.engines import Engine, engine_for
+from bandit_sim.step import Carry, Draws, Knobs, check_pair, start, update
+from theory.rules.rule import Rule
+
+AnyArms = Arms | ParticleArms | TreeArms
+
+
+def replay(arms: AnyArms, rule: Rule, choices: ArrayLike, rewards: ArrayLike) -> NDArray[np.float64]:
+    """(S, T) success p before each round, when the draws are given: p of a replica from its own history.
+
+    Arguments:
+        choices: (S, T, n) arm, particle or leaf of each rollout; -1 where unknown (it pushes nothing).
+        rewards: (S, T, n) reward of each rollout; it stands in for the arms' own.
+    Errors: ValueError naming the replica and round of a choice out of range or a reward not finite.
+    """
+    engine = engine_for(arms)
+    check_pair(engine, rule)
+    chosen, paid = np.asarray(choices), np.asarray(rewards)
+    if chosen.ndim != 3 or chosen.shape[2] != rule.rollouts or paid.shape != chosen.shape:
+        raise ValueError(
+            f"choices {chosen.shape} and rewards {paid.shape}; give both (replicas, rounds, {rule.rollouts})"
+        )
+    count = np.shape(arms.reward)[0]
+    for name, array, bad in (
+        ("choices", chosen, (chosen < -1) | (chosen >= count)),
+        ("rewards", paid, ~np.isfinite(paid)),
+    ):
+        if bad.any():
+            at = tuple(int(i) for i in np.argwhere(bad)[0])
+            raise ValueError(
+                f"{name}{list(at)} = {array[at]}; give choices -1 (unknown) to {count - 1} and finite rewards"
+            )
+    return np.asarray(_replay(engine, rule, arms, chosen.astype(np.int32), paid), np.float64)
+
+
+@partial(jax.jit, static_argnames=("engine", "rule"))
+def _replay(engine: Engine, rule: Rule, arms: AnyArms, choices: jax.Array, rewards: jax.Array) -> jax.Array:
+    begin = engine.init(arms)
+    knobs = Knobs(jnp.asarray(rule.optimiser.eta, begin.dtype), jnp.asarray(rule.rollouts, jnp.int32))
+    queries, present = jnp.zeros(rule.rollouts, jnp.int32), jnp.ones(rule.rollouts, bool)
+
+    def one_round(carry: Carry, given: tuple[jax.Array, jax.Array]) -> tuple[Carry, jax.Array]:
+        draws = Draws(given[0], given[1].astype(carry.state.dtype), queries, present)
+        return update(engine, rule, arms, carry, draws, knobs)[0], engine.success(arms, carry.state)
+
+    def one_replica(draws: jax.Array, paid: jax.Array) -> jax.Array:
+        return jax.lax.scan(one_round, start(engine, rule, arms, knobs), (draws, paid))[1]
+
+    return jax.vmap(one_replica)(choices, rewards)
