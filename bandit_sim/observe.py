@@ -13,7 +13,7 @@ from bandit_sim.engines import Engine
 from bandit_sim.step import Carry, Draws, Push
 
 VIRTUAL = 16
-"""Rounds drawn (and thrown away) for one estimate of the signal-to-noise ratio."""
+"""Rounds drawn (and thrown away) for one estimate of a direction's signal and noise."""
 
 
 class Seen(NamedTuple):
@@ -91,16 +91,16 @@ def gradient_norm(seen: Seen, memory: Any) -> jax.Array:
     return jnp.linalg.norm(seen.push.direction)
 
 
-def signal_to_noise(seen: Seen, memory: Any) -> jax.Array:
-    """|E g|^2 / tr Cov g of the round's direction g, estimated from `VIRTUAL` rounds drawn from the same policy.
+def signal_and_noise(seen: Seen) -> tuple[jax.Array, jax.Array]:
+    """|E g|^2 and tr Cov g of the round's direction g, from `VIRTUAL` rounds drawn from the same policy.
 
-    |mean|^2 - tr/m is unbiased for |E g|^2, so a single estimate may be negative; average over seeds.
+    Both are unbiased (|mean|^2 - tr/m for the first, so a single value may be negative). The ratio of one round is
+    not: take the ratio of the means over seeds.
     """
     g = jax.vmap(seen.again)(jnp.arange(VIRTUAL, dtype=jnp.uint32))
     mean = g.mean(axis=0)
     noise = jnp.sum((g - mean) ** 2) / (VIRTUAL - 1)
-    signal = jnp.sum(mean**2) - noise / VIRTUAL
-    return jnp.where(noise > 0, signal / jnp.where(noise > 0, noise, 1), 0)
+    return jnp.sum(mean**2) - noise / VIRTUAL, noise
 
 
 def zero_signal(seen: Seen, memory: Any) -> jax.Array:
@@ -125,7 +125,9 @@ OBSERVABLES: dict[str, Observable] = {
     "entropy": Observable(entropy),
     "winner_share": Observable(winner_share),
     "gradient_norm": Observable(gradient_norm),
-    "signal_to_noise": Observable(signal_to_noise),
+    # Signal-to-noise of the direction is the ratio of these two, each averaged over seeds first.
+    "signal": Observable(lambda seen, _: signal_and_noise(seen)[0]),
+    "noise": Observable(lambda seen, _: signal_and_noise(seen)[1]),
     "zero_signal": Observable(zero_signal),
     # Number of different correct choices that ever had a weight, before this round.
     "distinct": Observable(

@@ -173,7 +173,7 @@ def _batch(choices: int) -> int:
 
 
 def _common_rule(rules: Sequence[Rule]) -> Rule:
-    """The rule that all are, but for eta and rollouts; with the most rollouts of any."""
+    """The rule that all are, but for eta (a knob; here 1) and rollouts (here the most of any)."""
     most = max(rules, key=lambda rule: rule.rollouts)
     for i, rule in enumerate(rules):
         same = {
@@ -190,7 +190,7 @@ def _common_rule(rules: Sequence[Rule]) -> Rule:
                 f"cases[{i}]: its rule has another {different[0]} than the others; one grid varies arms, eta and "
                 "rollouts alone, so make a grid of each"
             )
-    return most
+    return most.model_copy(update={"optimiser": most.optimiser.model_copy(update={"eta": 1.0})})
 
 
 def _stack(arms: Sequence[AnyArms], dtype: DType | None) -> tuple[Any, list[jax.Array]]:
