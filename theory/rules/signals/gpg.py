@@ -8,7 +8,7 @@ from array_api_compat import array_namespace
 
 from theory.rules.batch import SAMPLED, Batch, PerRollout
 from theory.rules.signals.base import Grouped
-from theory.rules.signals.moments import at_least_one, centred, count
+from theory.rules.signals.moments import centred, count
 
 
 class GPG(Grouped):
@@ -25,6 +25,6 @@ class GPG(Grouped):
         xp = array_namespace(batch.rewards)
         trained = xp.astype(batch.having(SAMPLED), batch.rewards.dtype)
         paid = xp.sum(xp.where(batch.rewards != 0, trained, 0.0))
-        alpha = xp.sum(trained) / at_least_one(paid)
+        alpha = xp.sum(trained) / xp.clip(paid, 1.0, None)
         member = self.member(batch)
         return alpha * self.settle(centred(batch.rewards, member), count(member, batch), batch)
