@@ -263,7 +263,7 @@ def shrunk(n: int) -> float:
     return (n - 1) / n
 
 
-FLOOR = GroupMeanStd(eps=0.4, eps_place="sqrt(max(var,eps))", singleton="zero")
+FLOOR = GroupMeanStd(eps=0.3, eps_place="sqrt(max(var,eps))", singleton="zero")
 UNDER = GroupMeanStd(ddof=0, eps=0.3, eps_place="sqrt(var+eps)", singleton="zero")
 PLUS_PLUS = BatchMeanStd(ddof=1, eps=1e-8, eps_place="sqrt(var+eps)", singleton="zero")
 PLUS_PLUS_BASELINE = GroupMeanWhitened(ddof=1, eps=1e-8, eps_place="sqrt(var+eps)", singleton="raw")
@@ -314,7 +314,7 @@ SIGNAL_ROWS: list[SignalRow] = [
     ),
     SignalRow(
         FLOOR,
-        per_group(in_spreads(lambda r: math.sqrt(max(statistics.variance(r), 0.4)))),
+        per_group(in_spreads(lambda r: math.sqrt(max(statistics.variance(r), 0.3)))),
         scale=None,
         bound=highest(1),
     ),
@@ -431,8 +431,8 @@ SIGNAL_ROWS: list[SignalRow] = [
         scale="invariant",
         bound=lambda n: n - 1,
     ),
-    SignalRow(OPO(), opo("error"), sums=None, expectation=shrunk),
-    SignalRow(OPO(singleton="raw"), opo("raw"), sums=None, expectation=shrunk),
+    SignalRow(OPO(), opo("error"), sums="tokens", expectation=shrunk),
+    SignalRow(OPO(singleton="raw"), opo("raw"), sums="tokens", expectation=shrunk),
     SignalRow(GPG(singleton="raw"), gpg, reads="round", shift=False, bound=lambda n: math.inf),
-    SignalRow(PassAtK(), per_group(lead(std(1, 1e-6))), scale="invariant", sums=None, bound=highest(1)),
+    SignalRow(PassAtK(), per_group(lead(std(1, 1e-6))), scale="invariant", sums=None, bound=math.sqrt),
 ]
