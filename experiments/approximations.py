@@ -22,7 +22,7 @@ from llm_bridge.models import load_model
 from llm_bridge.probe import measure
 from theory.probe import Probe
 from theory.response_tree import ResponseTree
-from theory.rules.rule import preset
+from theory.rules.dialects import preset
 
 QUERY, MAX_TOKENS = "7+8=", 3
 ROLLOUTS, PROBES, ETA, ROUNDS, SEEDS = 512, 4, 0.01, 40, 256

@@ -53,7 +53,7 @@ Queries = Annotated[
     ),
 ]
 RuleName = Annotated[
-    str, typer.Option("--rule", help="Update rule: minimalist, rloo, dr-grpo, grpo-trl, grpo-verl, ...")
+    str, typer.Option("--rule", help="Update rule: minimalist, rloo, dr-grpo, trl-grpo, verl-grpo, ...")
 ]
 Rollouts = Annotated[int | None, typer.Option(help="Rollouts per query and round. Default: the rule's own.")]
 Rounds = Annotated[int, typer.Option(help="Updates per replica.")]
@@ -160,7 +160,7 @@ def simulate(
 
         from bandit_sim import Arms
         from bandit_sim import simulate as run
-        from theory.rules.rule import preset
+        from theory.rules.dialects import preset
 
         if engine not in (EngineName.auto, EngineName.dense):
             raise ValueError(f"--engine {engine.value} does not simulate these arms yet; use dense or auto")
@@ -267,7 +267,7 @@ def _register(name: str, act: Callable[[Any], dict[str, Any]], text: str) -> Non
         with _reporting(as_json):
             from experiments.specs import ModelSpec, ProbeSpec, RunSpec
             from llm_bridge.models import load_model
-            from theory.rules.rule import preset
+            from theory.rules.dialects import preset
 
             asked = _queries(query, answer, verifier, queries, seed)
             specs = [

@@ -64,7 +64,13 @@ class Trainer:
         self.factors: Factors = split.adapters.fresh(replicas)
         self.parameters = split.adapters.trainable(self.factors)
         self.optimiser = make_optimiser(rule.optimiser, self.parameters)
-        self.rule_state = rule.init(torch)
+        if rule.signal.helpers:
+            raise ValueError(
+                f"signal {rule.signal.kind} draws rollouts that are not trained on, which this trainer does not "
+                "sample; simulate it, or choose a signal without extra or greedy rollouts"
+            )
+        # A memory per replica: torch.vmap maps over the first axis.
+        self.rule_state = tuple(x.expand(replicas, *x.shape).clone() for x in rule.init(torch))
         self.round = 0
         self.whole = True
         self._opening: Opening | None = None
@@ -125,7 +131,7 @@ class Trainer:
                 f"reward {rewards[row]} of replica {row // self.rule.rollouts} in round {self.round + 1} is not "
                 "finite; make the verifier pay 0 or 1, or return None where it cannot tell"
             )
-        batch = Batch(logs, logs, logs, paid, groups, mask)
+        batch = Batch(logs, logs, logs, paid, groups, mask, role=torch.zeros_like(groups))
         weights, self.rule_state = torch.vmap(self.rule.weights)(batch, self.rule_state)
         return weights.flatten(0, 1)
 
@@ -157,6 +163,7 @@ class Trainer:
     def state(self) -> dict[str, Tensor]:
         """All that the next round depends on, as named tensors (for safetensors)."""
         tensors = {"round": torch.tensor(self.round)}
+        tensors |= {f"rule.{i}": x.clone() for i, x in enumerate(self.rule_state)}
         for i, parameter in enumerate(self.parameters):
             tensors[f"factor.{i}"] = parameter.detach().clone()
             for name, value in self.optimiser.state.get(parameter, {}).items():
@@ -176,6 +183,7 @@ class Trainer:
                 }
                 if kept:
                     self.optimiser.state[parameter] = kept
+        self.rule_state = tuple(tensors[f"rule.{i}"].clone() for i in range(len(self.rule_state)))
         self.round = int(tensors["round"])
         self._opening = None
         self._stale[:] = True

@@ -16,7 +16,7 @@ from llm_bridge.models import load_model
 from llm_bridge.split import repeat
 from llm_bridge.train import Trainer
 from theory.probe import Probe
-from theory.rules.rule import preset
+from theory.rules.dialects import preset
 
 QUERY, ANSWER = "3+4=", "7"
 

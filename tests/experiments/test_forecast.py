@@ -15,8 +15,9 @@ from llm_bridge.adapters import AdapterSpec
 from llm_bridge.models import load_model
 from llm_bridge.probe import measure
 from theory.probe import Probe
+from theory.rules.dialects import preset
 from theory.rules.optimiser import Adam
-from theory.rules.rule import Rule, preset
+from theory.rules.rule import Rule
 
 SMALL = ForecastSpec(bootstraps=2, seeds=32, members=40)
 
@@ -40,7 +41,7 @@ def probe() -> Probe:
 
 @pytest.mark.parametrize(
     ("name", "rollouts", "wanted"),
-    [("minimalist", 1, "correct"), ("minimalist", 4, "correct"), ("rloo", 4, "all"), ("grpo-trl", 8, "all")],
+    [("minimalist", 1, "correct"), ("minimalist", 4, "correct"), ("rloo", 4, "all"), ("trl-grpo", 8, "all")],
 )
 def test_paths_a_rule_needs(name: str, rollouts: int, wanted: str) -> None:
     assert paths_wanted(preset(name, rollouts=rollouts)) == wanted

@@ -15,7 +15,7 @@ from experiments.specs import ForecastSpec, ModelSpec, ProbeSpec, RunSpec
 from experiments.stages import Run
 from llm_bridge.models import LanguageModel, load_model
 from llm_bridge.queries import Query
-from theory.rules.rule import preset
+from theory.rules.dialects import preset
 
 KEYS = [
     "p0", "p0_low", "p0_high", "rounds", "replicas", "eta",

@@ -10,8 +10,9 @@ from llm_bridge.models import LanguageModel
 from llm_bridge.rollouts import score
 from llm_bridge.split import SplitModel
 from llm_bridge.train import Trainer
+from theory.rules.dialects import preset
 from theory.rules.optimiser import Adam
-from theory.rules.rule import Rule, preset
+from theory.rules.rule import Rule
 
 
 def trainer(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import or_
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,9 +15,12 @@ PerRollout = Float[Array, "R"]
 PerToken = Float[Array, "R T"]
 Rewards = Num[Array, "R"]
 Groups = Int[Array, "R"]
+Roles = Int[Array, "R"]
 Mask = Shaped[Array, "R T"]
 Present = Bool[Array, "R"]
 Member = Bool[Array, "R R"]
+
+SAMPLED, EXTRA, GREEDY = 0, 1, 2  # what a rollout is for; see `Batch.role`
 
 
 class Batch(NamedTuple):
@@ -28,8 +33,11 @@ class Batch(NamedTuple):
         rewards: (R,) verified reward of each rollout.
         groups: (R,) integer group ids; any labels, a rollout belongs to its id and never to its position.
         mask: (R, T) 1 on real response tokens, else 0; an all-zero row is a rollout that is not there.
+        role: (R,) what each rollout is for: 0 sampled and trained on, 1 sampled for baselines only, 2 greedy
+            (argmax), for a greedy baseline only. None: all 0. Only role 0 gets weight or counts in an average.
 
-    Being a NamedTuple it passes through `jax.jit` and `jax.vmap` as it is.
+    Being a NamedTuple it passes through `jax.jit` and `jax.vmap` as it is; `torch.vmap` takes no None, so there
+    `role` must be a tensor.
     Valid when: all arrays come from one back end; see `check_batch` for what no traced code can check.
     """
 
@@ -39,16 +47,36 @@ class Batch(NamedTuple):
     rewards: Rewards
     groups: Groups
     mask: Mask
+    role: Roles | None = None
 
     @property
     def present(self) -> Present:
         """(R,) boolean: the rollouts that have at least one real token."""
         return array_namespace(self.mask).any(self.mask != 0, axis=1)
 
+    def having(self, *roles: int) -> Present:
+        """(R,) boolean: the rollouts present that have one of these roles."""
+        if self.role is None:
+            return self.present & (SAMPLED in roles)
+        matches = [self.role == role for role in roles]
+        return self.present & reduce(or_, matches)
+
+    def group_of(self, members: Present) -> Member:
+        """(R, R) boolean: rollout j is one of `members` and in the group of rollout i."""
+        return (self.groups[:, None] == self.groups[None, :]) & members[None, :]
+
     @property
     def member(self) -> Member:
-        """(R, R) boolean: rollout j is present and in the group of rollout i."""
-        return (self.groups[:, None] == self.groups[None, :]) & self.present[None, :]
+        """(R, R) boolean: rollout j is present, trained on, and in the group of rollout i."""
+        return self.group_of(self.having(SAMPLED))
+
+    def trained(self) -> Batch:
+        """The batch in which a rollout that only feeds a baseline is not there."""
+        if self.role is None:
+            return self
+        xp = array_namespace(self.mask)
+        mask = xp.where((self.role == SAMPLED)[:, None], self.mask, xp.zeros_like(self.mask))
+        return self._replace(mask=mask, role=None).cleaned()
 
     def cleaned(self) -> Batch:
         """The batch with every number that must not matter set to zero, in the dtype of `logprobs`.
@@ -69,25 +97,34 @@ class Batch(NamedTuple):
             keep(present, self.rewards),
             self.groups,
             xp.astype(real, dtype),
+            self.role,
         )
 
 
 def check_batch(batch: Batch) -> None:
     """Reject a batch that no rule can use; for NumPy and torch callers (traced code cannot raise).
 
-    Errors: ValueError naming the field, the rollout, the value and the fix: shapes that disagree, group ids
-    that are not integers, a mask that is not 0/1, a reward or a real token's log-probability not finite.
+    Errors: ValueError naming the field, the rollout, the value and the fix: shapes that disagree, group ids or
+    roles that are not integers, a role that is not 0, 1 or 2, a mask that is not 0/1, a reward or a real token's
+    log-probability not finite.
     """
-    fields = {name: _to_numpy(value) for name, value in batch._asdict().items()}
+    fields = {name: _to_numpy(value) for name, value in batch._asdict().items() if value is not None}
     if fields["logprobs"].ndim != 2:
         raise ValueError(f"batch.logprobs has shape {fields['logprobs'].shape}; give it (rollouts, tokens)")
     shape = fields["logprobs"].shape
     for name, array in fields.items():
-        wanted = shape[:1] if name in ("rewards", "groups") else shape
+        wanted = shape[:1] if name in ("rewards", "groups", "role") else shape
         if array.shape != wanted:
             raise ValueError(f"batch.{name} has shape {array.shape}; logprobs {shape} needs {wanted}")
     if not np.issubdtype(fields["groups"].dtype, np.integer):
         raise ValueError(f"batch.groups has dtype {fields['groups'].dtype}; give integer group ids")
+    role = fields.get("role", np.zeros(shape[0], dtype=int))
+    for i in np.flatnonzero((role != SAMPLED) & (role != EXTRA) & (role != GREEDY)):
+        raise ValueError(
+            f"batch.role[{i}] = {role[i]}; give 0 (trained on), 1 (baselines only) or 2 (greedy)"
+        )
+    if not np.issubdtype(role.dtype, np.integer):
+        raise ValueError(f"batch.role has dtype {role.dtype}; give integer roles")
     mask = fields["mask"]
     odd = np.argwhere((mask != 0) & (mask != 1))
     if len(odd):

@@ -1,4 +1,4 @@
-"""The update rule: a map from a round's rollouts to weights on grad log pi. Named rules are in `PRESETS`."""
+"""The update rule: a map from a round's rollouts to weights on grad log pi. Named rules are in `dialects`."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from typing import Annotated, Any
 from array_api_compat import array_namespace
 from pydantic import Field, model_validator
 
-from theory.rules.aggregation import Aggregation, Constant, SequenceSum, TokenMean
-from theory.rules.batch import Batch, PerToken, check_batch
+from theory.rules.aggregation import Aggregation, SequenceSum
+from theory.rules.batch import SAMPLED, Batch, PerToken, check_batch
 from theory.rules.kl import KL, NoKL
-from theory.rules.objectives import Objective, PolicyGradient, PPOClip
-from theory.rules.optimiser import SGD, Optimiser
-from theory.rules.signals import GroupMean, GroupMeanStd, LeaveOneOut, Raw, Signal
+from theory.rules.objectives import Objective, PolicyGradient
+from theory.rules.optimiser import Optimiser
+from theory.rules.signals import Raw, Signal
+from theory.rules.signals.base import Memory
 from theory.rules.spec import Spec
 
-State = tuple[Any, ...]
+State = Memory
 
 
 class Rule(Spec):
@@ -31,7 +32,7 @@ class Rule(Spec):
         aggregation: how tokens and rollouts are averaged.
         kl: pull towards the reference model, through the same aggregation.
         optimiser: what is done with the direction; holds the step size eta.
-        rollouts: rollouts per query and round, >= 1.
+        rollouts: rollouts per query and round that are trained on, >= 1; `roles` adds the signal's helpers.
 
     Errors: pydantic ValidationError (a ValueError) naming the field and the fix; a signal that needs a group
     is rejected for one rollout.
@@ -47,15 +48,19 @@ class Rule(Spec):
     rollouts: Annotated[int, Field(ge=1)] = 1
 
     @model_validator(mode="after")
-    def _one_rollout_needs_a_policy(self) -> Rule:
-        if self.rollouts == 1 and isinstance(self.signal, LeaveOneOut):
-            raise ValueError("leave_one_out needs rollouts >= 2; for one rollout use raw")
-        if self.rollouts == 1 and getattr(self.signal, "singleton", None) == "error":
-            raise ValueError(
-                f'{self.signal.kind} with singleton "error" needs rollouts >= 2, got 1; for one rollout use '
-                f'raw, or say what a group of one gets: singleton "raw" or "zero"'
-            )
+    def _signal_accepts_the_rollouts(self) -> Rule:
+        self.signal.accept(self.rollouts)
         return self
+
+    @property
+    def roles(self) -> tuple[int, ...]:
+        """`Batch.role` of the rollouts that a query draws in a round: those trained on, then the helpers."""
+        return (SAMPLED,) * self.rollouts + self.signal.helpers
+
+    @property
+    def drawn(self) -> int:
+        """Rollouts that a query draws in a round."""
+        return len(self.roles)
 
     @property
     def hash(self) -> str:
@@ -63,84 +68,36 @@ class Rule(Spec):
         canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
-    def init(self, xp: Any) -> State:
-        """The state before the first round, in arrays of namespace `xp`: () for a rule without memory."""
-        return ()
+    def init(self, xp: Any, queries: int = 1) -> State:
+        """The state before the first round, in arrays of namespace `xp`: () for a rule without memory.
+
+        Arguments:
+            queries: number Q of queries; a signal with memory reads `batch.groups` as indices 0..Q-1.
+        Errors: ValueError for a signal over the whole round, where a round is one rollout.
+        """
+        if queries < 1:
+            raise ValueError(f"queries = {queries}; give at least 1")
+        self.signal.accept(self.rollouts, queries)
+        return self.signal.init(xp, queries)
 
     def weights(self, batch: Batch, state: State = ()) -> tuple[PerToken, State]:
-        """(w, state): w (R, T), zero wherever the mask is, and the state for the next round.
+        """(w, state): w (R, T), zero off the mask and on rollouts of role 1 and 2, and the state for the next round.
 
         Traced code cannot raise, so a bad value is not reported here: call `check` where one can occur.
         """
         xp = array_namespace(batch.logprobs)
         batch = batch.cleaned()
-        token = self.objective.coefficient(batch, self.signal.advantage(batch)) + self.kl.coefficient(batch)
+        advantage, state = self.signal.advance(batch, state)
+        batch = batch.trained()  # to all but the signal, a helper rollout is not there
+        token = self.objective.coefficient(batch, advantage) + self.kl.coefficient(batch)
         return xp.where(batch.mask != 0, self.aggregation.scale(batch) * token, 0.0), state
 
-    def check(self, batch: Batch) -> None:
+    def check(self, batch: Batch, state: State = ()) -> None:
         """Reject a batch this rule cannot use; for NumPy and torch callers, before `weights`.
 
-        Errors: those of `check_batch`, and ValueError naming a rollout left alone in its group where the
-        signal makes that an error (unchecked, it gets advantage zero).
+        Errors: those of `check_batch`, and ValueError naming the rollout for which the signal lacks something:
+        left alone in its group where that is an error (unchecked, it gets advantage zero), no greedy rollout,
+        a query out of the memory's range.
         """
         check_batch(batch)
-        if isinstance(self.signal, LeaveOneOut) or getattr(self.signal, "singleton", None) == "error":
-            lonely = (batch.member.sum(1) == 1) & batch.present
-            for i in range(len(lonely)):
-                if lonely[i]:
-                    raise ValueError(
-                        f"batch.groups[{i}] = {int(batch.groups[i])} holds one rollout, {self.signal.kind} "
-                        f"needs at least 2 present; sample more, or use a signal that settles singletons"
-                    )
-
-
-def _clipped(signal: Signal, clip_high: float = 0.2) -> Rule:
-    return Rule(
-        signal=signal,
-        objective=PPOClip(clip_low=0.2, clip_high=clip_high),
-        aggregation=TokenMean(),
-        optimiser=SGD(eta=0.05),
-        rollouts=8,
-    )
-
-
-# The optimiser is a layer of its own: every preset starts from SGD, whatever its trainer pairs it with.
-PRESETS: dict[str, Rule] = {
-    # Raw reward, policy gradient of the whole response, no KL, SGD, one rollout: the papers' bottom layer.
-    "minimalist": Rule(optimiser=SGD(eta=0.05)),
-    # arXiv 2402.14740: each rollout against the mean of the others, on-policy.
-    "rloo": Rule(signal=LeaveOneOut(), optimiser=SGD(eta=0.05), rollouts=4),
-    # arXiv 2503.20783: no std, and a constant in place of the length (3,000 tokens in its published runs).
-    "dr-grpo": Rule(
-        signal=GroupMean(),
-        objective=PPOClip(),
-        aggregation=Constant(divisor=3000),
-        optimiser=SGD(eta=0.05),
-        rollouts=8,
-    ),
-    # TRL 1.10 GRPOConfig(): scale_rewards "group", loss_type "dapo", beta 0.
-    "grpo-trl": _clipped(GroupMeanStd(ddof=1, eps=1e-4)),
-    # verl 0.7 adv_estimator=grpo, token-mean; a group of one falls back to the reward.
-    "grpo-verl": _clipped(GroupMeanStd(ddof=1, eps=1e-6, singleton="raw")),
-    # open-instruct (2026-08) "standard" normalisation, clip-higher.
-    "grpo-open-instruct": _clipped(GroupMeanStd(ddof=0, eps=1e-8), clip_high=0.272),
-}
-
-
-def preset(name: str, *, eta: float | None = None, rollouts: int | None = None) -> Rule:
-    """The named rule, with its step size or its number of rollouts changed.
-
-    Arguments:
-        name: a key of `PRESETS`.
-        eta: step size; the preset's own where not given.
-        rollouts: rollouts per query and round; the preset's own where not given.
-    Errors: ValueError for an unknown name, or for a value that the rule cannot use.
-    """
-    if name not in PRESETS:
-        raise ValueError(f"rule {name!r} is unknown; choose one of {', '.join(PRESETS)}")
-    fields = dict(PRESETS[name])
-    if eta is not None:
-        fields["optimiser"] = {**dict(fields["optimiser"]), "eta": eta}
-    if rollouts is not None:
-        fields["rollouts"] = rollouts
-    return Rule(**fields)
+        self.signal.check(batch, state)

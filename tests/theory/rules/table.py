@@ -6,9 +6,9 @@ paper does; `theory.rules` works on whole arrays. `tests/theory/rules/test_confo
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,18 +16,15 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
+from tests.theory.rules.signal_table import SIGNAL_ROWS, Rollout, SignalRow
 from theory.rules import (
     K3,
-    PRESETS,
     SGD,
     Constant,
-    GroupMean,
-    GroupMeanStd,
     LeaveOneOut,
     NoKL,
     PolicyGradient,
     PPOClip,
-    Raw,
     Rule,
     SequenceMeanTokenMean,
     SequenceSum,
@@ -38,48 +35,8 @@ from theory.rules.batch import Batch
 JAX = SimpleNamespace(array=jnp.asarray, exp=jnp.exp, minimum=jnp.minimum, clip=jnp.clip)
 TORCH = SimpleNamespace(array=torch.as_tensor, exp=torch.exp, minimum=torch.minimum, clip=torch.clip)
 
-# --- signals: the rewards of one group -> its advantages, in Python arithmetic -----------------------------
-
-
-def raw(r: list[float]) -> list[float]:
-    return list(r)
-
-
-def group_mean(r: list[float]) -> list[float]:
-    return [x - statistics.fmean(r) for x in r] if len(r) > 1 else [0.0]
-
-
-def leave_one_out(r: list[float]) -> list[float]:
-    if len(r) == 1:
-        return [0.0]
-    return [x - statistics.fmean(r[:i] + r[i + 1 :]) for i, x in enumerate(r)]
-
-
-def grpo(spread: Callable[[list[float]], float], singleton: str = "error") -> Callable:
-    """(r - mean) / spread(r), the singleton by its policy."""
-
-    def advantages(r: list[float]) -> list[float]:
-        if len(r) == 1:
-            return list(r) if singleton == "raw" else [0.0]
-        return [(x - statistics.fmean(r)) / spread(r) for x in r]
-
-    return advantages
-
-
-SIGNALS: list[tuple[Any, Callable]] = [
-    (Raw(), raw),
-    (GroupMean(), group_mean),
-    (GroupMean(singleton="raw"), lambda r: group_mean(r) if len(r) > 1 else r),
-    (GroupMean(singleton="zero"), group_mean),
-    (LeaveOneOut(), leave_one_out),
-    (GroupMeanStd(ddof=1, eps=1e-4), grpo(lambda r: statistics.stdev(r) + 1e-4)),
-    (GroupMeanStd(ddof=1, eps=1e-6, singleton="raw"), grpo(lambda r: statistics.stdev(r) + 1e-6, "raw")),
-    (GroupMeanStd(ddof=0, eps=1e-8), grpo(lambda r: statistics.pstdev(r) + 1e-8)),
-    (
-        GroupMeanStd(ddof=1, eps=0.4, eps_place="sqrt(max(var,eps))", singleton="zero"),
-        grpo(lambda r: max(statistics.variance(r), 0.4) ** 0.5),
-    ),
-]
+SIGNALS: list[tuple[Any, SignalRow]] = [(row.spec, row) for row in SIGNAL_ROWS]
+LEAVE_ONE_OUT = next(pair for pair in SIGNALS if pair[0] == LeaveOneOut())
 
 # --- objectives: one response's tokens -> its per-token objective ------------------------------------------
 
@@ -148,30 +105,38 @@ class Row:
 
     name: str
     rule: Rule
-    signal: Callable
+    signal: SignalRow
     objective: Callable
     aggregation: Callable
     kl: Callable
 
-    @property
-    def grouped(self) -> bool:
-        """Whether the signal compares rollouts with each other."""
-        return self.rule.signal.kind != "raw"
-
-    def loss(self, ops: Any, logprobs: Any, batch: Batch) -> Any:
+    def loss(self, ops: Any, logprobs: Any, batch: Batch, memory: dict | None = None) -> Any:
         """The loss as printed, to be descended; a function of `logprobs`, all else NumPy constants."""
-        there = [i for i in range(len(batch.rewards)) if batch.mask[i].any()]
-        advantages: dict[int, float] = {}
-        for label in {int(batch.groups[i]) for i in there}:
-            rows = [i for i in there if batch.groups[i] == label]
-            advantages |= dict(zip(rows, self.signal([float(batch.rewards[i]) for i in rows]), strict=True))
+        advantages = self.signal.printed(rollouts_of(batch), {} if memory is None else memory)
+        trained = batch.mask.any(axis=1) if batch.role is None else batch.mask.any(axis=1) & (batch.role == 0)
         responses = []
-        for i in there:
+        for i, advantage in zip(np.flatnonzero(trained), advantages, strict=True):
             length = int(batch.mask[i].sum())  # the strategies put the real tokens first
             logp = logprobs[i, :length]
             old, ref = ops.array(batch.old_logprobs[i, :length]), ops.array(batch.ref_logprobs[i, :length])
-            responses.append(self.kl(ops, logp, ref) - self.objective(ops, logp, old, advantages[i]))
+            responses.append(self.kl(ops, logp, ref) - self.objective(ops, logp, old, advantage))
         return self.aggregation(responses) if responses else 0 * logprobs.sum()
+
+
+def rollouts_of(batch: Batch) -> list[Rollout]:
+    """The rollouts that are there, one by one."""
+    role = np.zeros(len(batch.rewards), dtype=int) if batch.role is None else batch.role
+    return [
+        Rollout(float(batch.rewards[i]), int(batch.groups[i]), int(batch.mask[i].sum()), int(role[i]))
+        for i in np.flatnonzero(batch.mask.any(axis=1))
+    ]
+
+
+def label(spec: Any) -> str:
+    """The kind, and the fields that are not at their default."""
+    fields = type(spec).model_fields
+    changed = ",".join(f"{k}={v}" for k, v in spec if k != "kind" and v != fields[k].default)
+    return f"{spec.kind}({changed})"
 
 
 def build(signal: Any, objective: Any, aggregation: Any, kl: Any) -> Row:
@@ -180,45 +145,38 @@ def build(signal: Any, objective: Any, aggregation: Any, kl: Any) -> Row:
         zip(("signal", "objective", "aggregation", "kl"), (signal, objective, aggregation, kl), strict=True)
     )
     rule = Rule(**{field: part[0] for field, part in parts.items()}, optimiser=SGD(eta=0.1), rollouts=2)
-    settings = [part[0].model_dump_json(exclude_defaults=False) for part in parts.values()]
-    name = " ".join(s.translate(str.maketrans("", "", '{}"')).replace("kind:", "") for s in settings)
+    name = " ".join(label(part[0]) for part in parts.values())
     return Row(name, rule, *(part[1] for part in parts.values()))
 
 
-def _printed(spec: Any, table: list[tuple[Any, Callable]]) -> tuple[Any, Callable]:
-    return next(row for row in table if row[0] == spec)
-
-
-# Every signal in the plainest rule; every objective, aggregation and KL with leave-one-out; every preset.
+# Every signal in the plainest rule; every objective, aggregation and KL with leave-one-out.
 TABLE: list[Row] = [
     *(build(s, OBJECTIVES[0], AGGREGATIONS[0], KLS[0]) for s in SIGNALS),
     *(
-        build(SIGNALS[4], objective, aggregation, kl)
+        build(LEAVE_ONE_OUT, objective, aggregation, kl)
         for objective in OBJECTIVES[:2]
         for aggregation in AGGREGATIONS
         for kl in KLS
         if not (objective is OBJECTIVES[0] and aggregation is AGGREGATIONS[0] and kl is KLS[0])
     ),
-    *(
-        build(
-            _printed(rule.signal, SIGNALS),
-            _printed(rule.objective, OBJECTIVES),
-            (rule.aggregation, constant(3000))
-            if name == "dr-grpo"
-            else _printed(rule.aggregation, AGGREGATIONS),
-            _printed(rule.kl, KLS),
-        )
-        for name, rule in PRESETS.items()
-        if name not in ("minimalist", "rloo")  # in the first block already
-    ),
 ]
+# All parts together, with one signal of every way to read a round.
 PRODUCT: list[Row] = [
-    build(s, o, a, k) for s in SIGNALS for o in OBJECTIVES for a in AGGREGATIONS for k in KLS
+    build(next(pair for pair in SIGNALS if pair[0].kind == kind), o, a, k)
+    for kind in ("raw", "group_mean_std", "batch_mean_std", "greedy", "reward_window")
+    for o in OBJECTIVES
+    for a in AGGREGATIONS
+    for k in KLS
 ]
 
 
-def random_batch(seed: int, rollouts: int = 6, tokens: int = 4, *, on_policy: bool = False) -> Batch:
-    """A batch whose ratios fall on both sides of the clip, with uneven groups and absent rollouts."""
+def random_batch(
+    seed: int, rollouts: int = 6, tokens: int = 4, *, on_policy: bool = False, roles: bool = False
+) -> Batch:
+    """A batch whose ratios fall on both sides of the clip, with uneven groups and absent rollouts.
+
+    With roles some rollouts only feed baselines; else all are trained on.
+    """
     rng = np.random.default_rng(seed)
     logprobs = -rng.exponential(1.0, (rollouts, tokens))
     lengths = rng.integers(0, tokens + 1, rollouts)
@@ -229,4 +187,44 @@ def random_batch(seed: int, rollouts: int = 6, tokens: int = 4, *, on_policy: bo
         np.where(rng.random() < 0.5, rng.integers(0, 2, rollouts), rng.normal(0, 1, rollouts)).astype(float),
         rng.integers(-1, 2, rollouts) * 5,
         (np.arange(tokens) < lengths[:, None]).astype(float),
+        rng.choice([0, 0, 0, 0, 1, 2], rollouts) if roles else None,
     )
+
+
+# --- rounds and states for any row: query indices as groups, a role for every rollout ------------------------
+
+QUERIES = 6  # a batch uses queries 0 to 2, its companion in `stacked` 3 to 5
+
+
+def round_of(seed: int, *, on_policy: bool = False, roles: bool = False) -> Batch:
+    """`random_batch` with query indices as groups and no field left out."""
+    batch = random_batch(seed, on_policy=on_policy, roles=roles)
+    role = np.zeros(len(batch.rewards), dtype=int) if batch.role is None else batch.role
+    return batch._replace(groups=batch.groups // 5 + 1, role=role)
+
+
+def stacked(first: Batch, second: Batch) -> Batch:
+    """Both rounds as one, the groups of the second under labels of their own."""
+    second = second._replace(groups=second.groups + QUERIES // 2)
+    return Batch(*(np.concatenate(pair) for pair in zip(first, second, strict=True)))
+
+
+# Both halves of the queries have lived through the same.
+PAST = [stacked(batch, batch) for batch in (round_of(seed) for seed in (201, 202, 203))]
+
+
+@cache
+def state_of(rule: Rule) -> tuple:
+    """The state of a rule after the rounds of `PAST`, in NumPy; () for a rule without memory."""
+    state = rule.init(np, QUERIES)
+    for batch in PAST:
+        state = rule.weights(batch, state)[1]
+    return state
+
+
+def printed_state_of(signal: SignalRow) -> dict:
+    """The same in the printed form."""
+    memory: dict = {}
+    for batch in PAST if signal.memory else ():
+        signal.printed(rollouts_of(batch), memory)
+    return memory
