@@ -17,6 +17,7 @@ from theory.rules import (
     GroupMean,
     GroupMeanStd,
     LeaveOneOut,
+    MaxRL,
     PPOClip,
     Raw,
     Rule,
@@ -143,6 +144,19 @@ def test_k3_in_the_loss_descends_the_forward_kl(seed, beta):
     np.testing.assert_allclose(actual, beta * (ref - pi), atol=1e-12)
     reverse = -pi * (np.log(pi / ref) - pi @ np.log(pi / ref))
     assert np.linalg.norm(actual - beta * reverse) > 1e-9
+
+
+@pytest.mark.parametrize("p", [0.1, 0.6])
+@pytest.mark.parametrize("n", [2, 3, 4])
+def test_max_rl_is_the_truncated_gradient_of_log_p(n, p):
+    """sum_{k=1..K} (1-p)^(k-1) grad p: K = n for the paper's estimator, K = n - 1 for prime-rl's (r - m)/m,
+    which drops its baseline in the rounds without success, E[-sum_i score_i / n; none succeeds] = (1-p)^(n-1) grad p.
+    """
+    pi, r = np.array([p, 0.7 * (1 - p), 0.3 * (1 - p)]), np.array([1.0, 0.0, 0.0])
+    for baseline, terms in (("none", n), ("mean", n - 1)):
+        factor = sum((1 - p) ** (k - 1) for k in range(1, terms + 1))
+        actual = expected_update(rule_of(MaxRL(baseline=baseline), n), pi, r)
+        np.testing.assert_allclose(actual, factor * exact(pi, r), atol=1e-12)
 
 
 def variable_length_update(rule: Rule, theta: np.ndarray, rewards: np.ndarray) -> np.ndarray:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
 import theory.rules
-from tests.theory.rules.table import random_batch
+from tests.theory.rules.table import round_of
 from theory.rules import PRESETS, SGD, Adam, GroupMean, LeaveOneOut, Rule, preset
+from theory.rules.aggregation import Aggregation
+from theory.rules.kl import KL
+from theory.rules.objectives import Objective
+from theory.rules.signals import Signal
 
 BASE = {"optimiser": {"kind": "sgd", "eta": 0.1}, "rollouts": 2}
-STD = {"kind": "group_mean_std", "ddof": 1, "eps": 0.1, "eps_place": "std+eps", "singleton": "zero"}
 
 
 @pytest.mark.parametrize(
@@ -25,11 +29,34 @@ STD = {"kind": "group_mean_std", "ddof": 1, "eps": 0.1, "eps_place": "std+eps", 
             {"signal": {"kind": "group_mean"}, "rollouts": 1},
             'for one rollout use raw.*singleton "raw" or "zero"',
         ),
-        ({"signal": {"kind": "group_mean_std"}, "rollouts": 1}, "group_mean_std.*needs rollouts >= 2, got 1"),
+        (
+            {"signal": {"kind": "group_mean_std"}, "rollouts": 1},
+            "group_mean_std.*needs rollouts >= 2; for one",
+        ),
         ({"signal": {"kind": "raw", "singleton": "raw"}}, "singleton"),
         ({"signal": {"kind": "leave_one_out", "ddof": 1}}, "ddof"),
         ({"signal": {"kind": "group_mean_std", "ddof": 2}}, "ddof"),
         ({"signal": {"kind": "group_mean_std", "eps": -1}}, "eps"),
+        ({"signal": {"kind": "group_mean", "extra": -1}}, "extra"),
+        ({"signal": {"kind": "raw", "extra": 1}}, "extra"),
+        ({"signal": {"kind": "greedy", "singleton": "raw"}}, "singleton"),
+        (
+            {"signal": {"kind": "sign", "positive": 0, "negative": 0}},
+            "never learns; give at least one above 0",
+        ),
+        ({"signal": {"kind": "sign", "positive": -1}}, "positive"),
+        ({"signal": {"kind": "sign", "reference": float("nan")}}, "reference"),
+        ({"signal": {"kind": "moving_average", "decay": 1.0}}, "decay"),
+        ({"signal": {"kind": "reward_window", "window": 1}}, "window"),
+        ({"signal": {"kind": "reward_window", "singleton": "error"}}, "singleton"),
+        ({"signal": {"kind": "reward_window"}, "rollouts": 9}, "window = 8 forgets.*give window >= 9"),
+        ({"signal": {"kind": "batch_mean_std", "weighting": "query"}}, "weighting"),
+        ({"signal": {"kind": "max_rl", "baseline": "std"}}, "baseline"),
+        ({"signal": {"kind": "opo"}, "rollouts": 1}, "opo needs rollouts >= 2; for one rollout use raw"),
+        (
+            {"signal": {"kind": "batch_mean_std", "eps": 0}},
+            'batch_mean_std with eps = 0 .*write eps_place "std',
+        ),
         ({"signal": {"kind": "median"}}, "median"),
         ({"objective": {"kind": "ppo_clip", "clip_low": 1.0}}, "clip_low"),
         ({"objective": {"kind": "ppo_clip", "clip_high": 0.0}}, "clip_high"),
@@ -93,7 +120,7 @@ def test_a_preset_takes_eta_and_rollouts():
         ({"name": "reinforce"}, "'reinforce' is unknown; choose one of minimalist, rloo"),
         ({"name": "rloo", "rollouts": 1}, "leave_one_out needs rollouts >= 2; for one rollout use raw"),
         ({"name": "dr-grpo", "rollouts": 1}, "group_mean .*needs rollouts >= 2"),
-        ({"name": "grpo-trl", "rollouts": 1}, "group_mean_std .*needs rollouts >= 2"),
+        ({"name": "trl-grpo", "rollouts": 1}, "group_mean_std .*needs rollouts >= 2"),
         ({"name": "minimalist", "eta": -1.0}, "eta"),
         ({"name": "minimalist", "rollouts": 0}, "rollouts"),
     ],
@@ -109,23 +136,75 @@ def test_the_minimalist_preset_is_the_papers_bottom_layer():
     assert kinds == ["raw", "policy_gradient", "sequence_sum", "none", "sgd"] and rule.rollouts == 1
 
 
-@pytest.mark.parametrize(
-    ("part", "fields", "changes"),
-    [
-        ("signal", STD, {"ddof": 0, "eps": 0.2, "eps_place": "sqrt(max(var,eps))", "singleton": "raw"}),
-        ("signal", {"kind": "group_mean", "singleton": "zero"}, {"singleton": "raw"}),
-        ("objective", {"kind": "ppo_clip"}, {"clip_low": 0.5, "clip_high": 0.5}),
-        ("aggregation", {"kind": "constant", "divisor": 2}, {"divisor": 3}),
-        ("kl", {"kind": "k3", "beta": 0.1}, {"beta": 0.2}),
-    ],
-)
-def test_every_field_changes_the_weights_and_the_hash(part, fields, changes):
+def test_extra_rollouts_make_one_rollout_legal():
+    assert Rule(signal=GroupMean(extra=1), optimiser=SGD(eta=1)).roles == (0, 1)
+
+
+# Another value of every field of every part; a field that is missing here fails the test below.
+EXTRA = {"extra": 1, "singleton": "raw"}
+SCALE = {"ddof": 0, "eps": 0.2, "eps_place": "sqrt(var+eps)"}
+WHITEN = {"weighting": "rollout", "ddof": 1, "eps": 0.2, "eps_place": "sqrt(var+eps)"}
+ALTERNATIVES: dict[str, dict[str, Any]] = {
+    "raw": {},
+    "sign": {"reference": -0.1, "positive": 0.5, "negative": 0.5},
+    "group_mean": EXTRA,
+    "group_mean_std": {**EXTRA, **SCALE},
+    "leave_one_out": EXTRA,
+    "batch_mean": {"singleton": "raw"},
+    "batch_mean_std": {"singleton": "raw", **WHITEN},
+    "group_mean_whitened": {**EXTRA, **WHITEN},
+    "group_mean_batch_std": {**EXTRA, **SCALE},
+    "greedy": {},
+    "moving_average": {"decay": 0.5},
+    "reward_window": {"window": 3, **SCALE, "singleton": "zero"},
+    "max_rl": {**EXTRA, "baseline": "mean"},
+    "opo": EXTRA,
+    "gpg": EXTRA,
+    "pass_at_k": {**EXTRA, **SCALE},
+    "policy_gradient": {},
+    "ppo_clip": {"clip_low": 0.5, "clip_high": 0.5},
+    "sequence_sum": {},
+    "token_mean": {},
+    "sequence_mean_token_mean": {},
+    "constant": {"divisor": 3},
+    "none": {},
+    "k3": {"beta": 0.2},
+}
+REQUIRED = {"constant": {"divisor": 2}, "k3": {"beta": 0.1}}
+PARTS = [
+    (part, spec)
+    for part, union in (
+        ("signal", Signal),
+        ("objective", Objective),
+        ("aggregation", Aggregation),
+        ("kl", KL),
+    )
+    for spec in get_args(get_args(union)[0])
+]
+
+
+@pytest.mark.parametrize(("part", "spec"), PARTS, ids=lambda x: getattr(x, "__name__", x))
+def test_every_field_changes_the_weights_and_the_hash(part, spec):
+    kind = spec.model_fields["kind"].default
+    assert set(ALTERNATIVES[kind]) == set(spec.model_fields) - {"kind"}
+    fields = {"kind": kind, **REQUIRED.get(kind, {})}
     reference = Rule(**{**BASE, part: fields})
-    batches = [random_batch(seed) for seed in range(20)]
-    for field, value in changes.items():
+    rounds = [round_of(seed, roles=True) for seed in range(20)]
+    # Rounds that masking leaves with a single rollout, for what happens then.
+    rounds += [b._replace(role=np.where(np.arange(6) == 0, 0, 2)) for b in rounds[:8]]
+
+    def played(rule: Rule) -> list[np.ndarray]:
+        state, result = rule.init(np, 3), []
+        for batch in rounds:
+            w, state = rule.weights(batch, state)
+            result.append(w)
+        return result
+
+    expected = played(reference)
+    for field, value in ALTERNATIVES[kind].items():
         changed = Rule(**{**BASE, part: {**fields, field: value}})
         assert changed.hash != reference.hash
-        assert any(np.any(changed.weights(b)[0] != reference.weights(b)[0]) for b in batches), field
+        assert any(np.any(a != b) for a, b in zip(played(changed), expected, strict=True)), field
 
 
 def test_the_public_names_are_the_listed_ones():

@@ -46,7 +46,7 @@ def test_group_signals_sum_to_zero(rewards):
 def test_standardised_advantages_are_bounded(rewards, ddof, eps):
     n = len(rewards)
     bound = (n - 1) / np.sqrt(n) if ddof else np.sqrt(n - 1)
-    for place in ("std+eps", "sqrt(max(var,eps))"):
+    for place in ("std+eps", "sqrt(var+eps)", "sqrt(max(var,eps))")[: 3 if eps else 1]:
         a = advantage(GroupMeanStd(ddof=ddof, eps=eps, eps_place=place), rewards)
         assert np.all(np.isfinite(a)) and np.all(np.abs(a) <= bound * (1 + 1e-9))
 

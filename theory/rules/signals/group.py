@@ -8,7 +8,8 @@ from array_api_compat import array_namespace
 
 from theory.rules.batch import Batch, PerRollout
 from theory.rules.signals.base import Grouped
-from theory.rules.signals.moments import Eps, EpsPlace, at_least_one, centred, count, divided, gaps, spread
+from theory.rules.signals.moments import at_least_one, centred, count, divided, gaps
+from theory.rules.signals.scaled import Scaled
 
 
 class GroupMean(Grouped):
@@ -26,7 +27,7 @@ class GroupMean(Grouped):
         return self.settle(centred(batch.rewards, member), count(member, batch), batch)
 
 
-class GroupMeanStd(Grouped):
+class GroupMeanStd(Scaled, Grouped):
     """Reward in standard deviations of its group: A_i = (r_i - mean_g(r)) / scale_g(r).
 
     With var = sum_g (r - mean)^2 / (n - ddof), the scale is sqrt(var) + eps ("std+eps"), sqrt(var + eps) or
@@ -34,24 +35,18 @@ class GroupMeanStd(Grouped):
     query's rollouts, and one trained rollout is enough (`onerpo` of arXiv 2601.22532).
 
     Arguments:
-        ddof: 0 (population) or 1 (sample variance).
-        eps: >= 0, in units of reward ("std+eps") or of squared reward (the other two).
-        eps_place: where eps enters.
+        ddof, eps, eps_place: as in `Scaled`.
         extra, singleton: as in `Grouped`.
     Source: GRPO (arXiv 2402.03300); trainers differ in ddof, eps and its place, see `dialects`.
     Valid when: groups hold at least 2 rollouts. |A| <= (n-1)/sqrt(n) for ddof 1, sqrt(n-1) for ddof 0.
     """
 
     kind: Literal["group_mean_std"] = "group_mean_std"
-    ddof: Literal[0, 1] = 1
-    eps: Eps = 1e-6
-    eps_place: EpsPlace = "std+eps"
 
     def advantage(self, batch: Batch) -> PerRollout:
         member = self.member(batch)
         centre = centred(batch.rewards, member)
-        scale = spread(centre, member, self.ddof, self.eps, self.eps_place)
-        return self.settle(divided(centre, scale), count(member, batch), batch)
+        return self.settle(divided(centre, self.scale(centre, member)), count(member, batch), batch)
 
 
 class LeaveOneOut(Grouped):

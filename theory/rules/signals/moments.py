@@ -6,17 +6,15 @@ format, and a shift of all rewards cancels before it is summed.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from array_api_compat import array_namespace
 from jaxtyping import Float
-from pydantic import Field
 
 from theory.rules.batch import SAMPLED, Array, Batch, Member, PerRollout
 
 EpsPlace = Literal["std+eps", "sqrt(var+eps)", "sqrt(max(var,eps))"]
 Weighting = Literal["rollout", "token"]
-Eps = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 def everyone(batch: Batch) -> Member:

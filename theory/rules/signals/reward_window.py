@@ -10,10 +10,11 @@ from pydantic import Field
 from theory.rules.batch import SAMPLED, Batch, PerRollout
 from theory.rules.signals.base import Memory
 from theory.rules.signals.memory import Remembering, positions, queries_of, zeros
-from theory.rules.signals.moments import Eps, EpsPlace, at_least_one, divided, rooted
+from theory.rules.signals.moments import at_least_one, divided
+from theory.rules.signals.scaled import Scaled
 
 
-class RewardWindow(Remembering):
+class RewardWindow(Scaled, Remembering):
     """Reward in standard deviations of the query's last rewards: A_i = (r_i - mean_W(r)) / scale_W(r).
 
     W holds the last `window` rewards of the query, those of this round included: they enter first, then every
@@ -21,7 +22,7 @@ class RewardWindow(Remembering):
 
     Arguments:
         window: >= 2, rewards remembered per query; at least the rollouts of a round.
-        ddof, eps, eps_place: as in `GroupMeanStd`.
+        ddof, eps, eps_place: as in `Scaled`.
         singleton: what the first reward of a query gets, alone in its window: "raw" itself or "zero".
     Errors: rollouts > window (rewards would be forgotten before they are read).
     Source: `asyttgrpo` of arXiv 2601.22532 (window 8, ddof 1, eps 1e-6, a single entry is the raw reward).
@@ -32,9 +33,6 @@ class RewardWindow(Remembering):
 
     kind: Literal["reward_window"] = "reward_window"
     window: Annotated[int, Field(ge=2)] = 8
-    ddof: Literal[0, 1] = 1
-    eps: Eps = 1e-6
-    eps_place: EpsPlace = "std+eps"
     singleton: Literal["raw", "zero"] = "raw"
 
     def accept(self, rollouts: int, queries: int | None = None) -> None:
@@ -83,6 +81,6 @@ class RewardWindow(Remembering):
         gap = xp.where(inside, recalled - batch.rewards[:, None], 0.0)
         mean = xp.sum(gap, axis=1) / at_least_one(number)
         squares = xp.sum(xp.where(inside, (gap - mean[:, None]) ** 2, 0.0), axis=1)
-        scale = rooted(squares / at_least_one(number - self.ddof), self.eps, self.eps_place)
+        scale = self.root(squares / at_least_one(number - self.ddof))
         alone = batch.rewards if self.singleton == "raw" else xp.zeros_like(batch.rewards)
         return xp.where(number == 1, alone, divided(-mean, scale)), (rewards, seen)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from theory.rules.batch import SAMPLED, Batch, PerRollout
 from theory.rules.signals.base import Grouped, Memory, SignalSpec, Singleton, settle
 from theory.rules.signals.moments import (
-    Eps,
     EpsPlace,
     Weighting,
     centred,
@@ -15,8 +16,8 @@ from theory.rules.signals.moments import (
     divided,
     everyone,
     lengths,
-    spread,
 )
+from theory.rules.signals.scaled import Scaled
 
 
 class BatchMean(SignalSpec):
@@ -43,12 +44,12 @@ class BatchMean(SignalSpec):
         return settle(centred(batch.rewards, member), count(member, batch), batch, self.singleton)
 
 
-class BatchMeanStd(SignalSpec):
+class BatchMeanStd(Scaled):
     """Reward whitened over the round: A_i = (r_i - mean_B(r)) / scale_B(r); the scale as in `GroupMeanStd`.
 
     Arguments:
         weighting: moments over "token"s (a rollout counts once per token) or over "rollout"s.
-        ddof, eps, eps_place: as in `GroupMeanStd`; ddof 1 subtracts one token or one rollout.
+        ddof, eps, eps_place: as in `Scaled`; ddof 1 subtracts one token or one rollout.
         singleton: as in `BatchMean`.
     Source: REINFORCE++ (arXiv 2501.03262), without its group baseline; verl and OpenRLHF weigh by tokens.
     Valid when: rounds hold at least 2 rollouts. A query's advantage depends on the other queries.
@@ -57,7 +58,7 @@ class BatchMeanStd(SignalSpec):
     kind: Literal["batch_mean_std"] = "batch_mean_std"
     weighting: Weighting = "token"
     ddof: Literal[0, 1] = 0
-    eps: Eps = 1e-8
+    eps: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-8
     eps_place: EpsPlace = "sqrt(max(var,eps))"
     singleton: Singleton = "error"
 
@@ -68,11 +69,11 @@ class BatchMeanStd(SignalSpec):
         _check_round(self, batch)
 
     def advantage(self, batch: Batch) -> PerRollout:
-        whitened = _whitened(batch.rewards, batch, self.weighting, self.ddof, self.eps, self.eps_place)
+        whitened = _whitened(batch.rewards, batch, self)
         return settle(whitened, count(everyone(batch), batch), batch, self.singleton)
 
 
-class GroupMeanWhitened(Grouped):
+class GroupMeanWhitened(Scaled, Grouped):
     """The group-mean signal x whitened over the round: A_i = (x_i - mean_B(x)) / scale_B(x).
 
     Arguments:
@@ -86,43 +87,39 @@ class GroupMeanWhitened(Grouped):
     kind: Literal["group_mean_whitened"] = "group_mean_whitened"
     weighting: Weighting = "token"
     ddof: Literal[0, 1] = 0
-    eps: Eps = 1e-8
+    eps: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-8
     eps_place: EpsPlace = "sqrt(max(var,eps))"
 
     def advantage(self, batch: Batch) -> PerRollout:
         member = self.member(batch)
         x = self.settle(centred(batch.rewards, member), count(member, batch), batch)
-        return _whitened(x, batch, self.weighting, self.ddof, self.eps, self.eps_place)
+        return _whitened(x, batch, self)
 
 
-class GroupMeanBatchStd(Grouped):
+class GroupMeanBatchStd(Scaled, Grouped):
     """The group-mean signal in standard deviations of the round: A_i = (r_i - mean_g(r)) / scale_B(r).
 
     Arguments:
-        ddof, eps, eps_place: as in `GroupMeanStd`, of the rewards of the whole round.
+        ddof, eps, eps_place: as in `Scaled`, of the rewards of the whole round.
         extra, singleton: of the group mean, as in `Grouped`.
     Source: TRL `scale_rewards="batch"` (arXiv 2508.08221). Valid when: groups hold at least 2 rollouts.
     """
 
     kind: Literal["group_mean_batch_std"] = "group_mean_batch_std"
-    ddof: Literal[0, 1] = 1
-    eps: Eps = 1e-4
-    eps_place: EpsPlace = "std+eps"
+    eps: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-4
 
     def advantage(self, batch: Batch) -> PerRollout:
         member, all_of_it = self.member(batch), everyone(batch)
         deviation = centred(batch.rewards, all_of_it)
-        scale = spread(deviation, all_of_it, self.ddof, self.eps, self.eps_place)
+        scale = self.scale(deviation, all_of_it)
         return self.settle(divided(centred(batch.rewards, member), scale), count(member, batch), batch)
 
 
-def _whitened(
-    x: PerRollout, batch: Batch, weighting: Weighting, ddof: int, eps: float, eps_place: EpsPlace
-) -> PerRollout:
+def _whitened(x: PerRollout, batch: Batch, signal: BatchMeanStd | GroupMeanWhitened) -> PerRollout:
     member = everyone(batch)
-    weight = lengths(batch) if weighting == "token" else None
+    weight = lengths(batch) if signal.weighting == "token" else None
     centre = centred(x, member, weight)
-    return divided(centre, spread(centre, member, ddof, eps, eps_place, weight))
+    return divided(centre, signal.scale(centre, member, weight))
 
 
 def _accept_round(signal: BatchMean | BatchMeanStd, rollouts: int, queries: int | None) -> None:
