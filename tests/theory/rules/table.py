@@ -6,37 +6,67 @@ paper does; `theory.rules` works on whole arrays. `tests/theory/rules/test_confo
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
 
 from theory.rules import (
+    CISPO,
+    GMPO,
+    GSPO,
+    K1,
+    K2,
     K3,
     PRESETS,
     SGD,
     Constant,
+    ExactEntropy,
     GroupMean,
     GroupMeanStd,
+    KAbs,
     LeaveOneOut,
+    MicroBatchTokenMean,
+    NoEntropy,
     NoKL,
     PolicyGradient,
     PPOClip,
     Raw,
     Rule,
+    SampledEntropy,
+    SequenceClip,
     SequenceMeanTokenMean,
     SequenceSum,
     TokenMean,
 )
 from theory.rules.batch import Batch
 
-JAX = SimpleNamespace(array=jnp.asarray, exp=jnp.exp, minimum=jnp.minimum, clip=jnp.clip)
-TORCH = SimpleNamespace(array=torch.as_tensor, exp=torch.exp, minimum=torch.minimum, clip=torch.clip)
+JAX = SimpleNamespace(
+    array=jnp.asarray,
+    exp=jnp.exp,
+    minimum=jnp.minimum,
+    maximum=jnp.maximum,
+    clip=jnp.clip,
+    prod=jnp.prod,
+    held=jax.lax.stop_gradient,
+)
+TORCH = SimpleNamespace(
+    array=torch.as_tensor,
+    exp=torch.exp,
+    minimum=torch.minimum,
+    maximum=torch.maximum,
+    clip=torch.clip,
+    prod=torch.prod,
+    held=torch.detach,
+)
+NUMPY = SimpleNamespace(exp=np.exp)
 
 # --- signals: the rewards of one group -> its advantages, in Python arithmetic -----------------------------
 
@@ -96,10 +126,63 @@ def ppo_clip(low: float, high: float) -> Callable:
     return objective
 
 
+def dual_clip(low: float, high: float, c: float) -> Callable:
+    single = ppo_clip(low, high)
+
+    def objective(ops: Any, logp: Any, old: Any, a: float) -> Any:
+        value = single(ops, logp, old, a)
+        return ops.maximum(value, 0 * logp + c * a) if a < 0 else value
+
+    return objective
+
+
+def cispo(low: float, high: float) -> Callable:
+    return lambda ops, logp, old, a: ops.held(ops.clip(ops.exp(logp - old), 1 - low, 1 + high)) * a * logp
+
+
+def gspo(low: float, high: float) -> Callable:
+    """The response's value on each of its tokens: the mean over tokens is the paper's."""
+
+    def objective(ops: Any, logp: Any, old: Any, a: float) -> Any:
+        s = ops.prod(ops.exp(logp - old)) ** (1 / len(logp))
+        return 0 * logp + ops.minimum(s * a, ops.clip(s, 1 - low, 1 + high) * a)
+
+    return objective
+
+
+def sequence_clip(low: float, high: float) -> Callable:
+    """The response's value in equal parts on its tokens: the sum over tokens is the response's."""
+
+    def objective(ops: Any, logp: Any, old: Any, a: float) -> Any:
+        ratio = ops.prod(ops.exp(logp - old))
+        return (0 * logp + ops.minimum(ratio * a, ops.clip(ratio, 1 - low, 1 + high) * a)) / len(logp)
+
+    return objective
+
+
+def gmpo(low: float, high: float) -> Callable:
+    """sgn(A) prod_t |min(rho A, clip(rho) A)|^(1/length), the clip in the log; on each token."""
+
+    def objective(ops: Any, logp: Any, old: Any, a: float) -> Any:
+        rho = ops.exp(logp - old)
+        worst = ops.minimum(rho * a, ops.clip(rho, math.exp(-low), math.exp(high)) * a)
+        return 0 * logp + (math.copysign(1, a) * ops.prod(abs(worst)) ** (1 / len(logp)) if a else 0)
+
+    return objective
+
+
 OBJECTIVES: list[tuple[Any, Callable]] = [
     (PolicyGradient(), policy_gradient),
     (PPOClip(), ppo_clip(0.2, 0.2)),
     (PPOClip(clip_low=0.2, clip_high=0.272), ppo_clip(0.2, 0.272)),
+    (PPOClip(dual_clip=1.4), dual_clip(0.2, 0.2, 1.4)),
+    (CISPO(clip_high=0.28), cispo(1.0, 0.28)),
+    (CISPO(clip_low=0.1, clip_high=0.3), cispo(0.1, 0.3)),
+    (GSPO(), gspo(3e-4, 4e-4)),
+    (GSPO(clip_low=0.2, clip_high=0.3), gspo(0.2, 0.3)),
+    (SequenceClip(clip_high=0.5), sequence_clip(0.2, 0.5)),
+    (GMPO(), gmpo(0.4, 0.4)),
+    (GMPO(clip_low=0.1, clip_high=0.2), gmpo(0.1, 0.2)),
 ]
 
 # --- aggregations: the per-token values of every response -> one number ------------------------------------
@@ -111,6 +194,16 @@ def sequence_sum(responses: list[Any]) -> Any:
 
 def token_mean(responses: list[Any]) -> Any:
     return sum(tokens.sum() for tokens in responses) / sum(len(tokens) for tokens in responses)
+
+
+def micro_batches(size: int) -> Callable:
+    """The mean over runs of `size` responses of each run's mean over tokens."""
+
+    def mean(responses: list[Any]) -> Any:
+        runs = [responses[i : i + size] for i in range(0, len(responses), size)]
+        return sum(token_mean(run) for run in runs) / len(runs)
+
+    return mean
 
 
 def sequence_mean_token_mean(responses: list[Any]) -> Any:
@@ -126,32 +219,86 @@ AGGREGATIONS: list[tuple[Any, Callable]] = [
     (TokenMean(), token_mean),
     (SequenceMeanTokenMean(), sequence_mean_token_mean),
     (Constant(divisor=7), constant(7)),
+    (MicroBatchTokenMean(micro_batch=2), micro_batches(2)),
 ]
 
-# --- KL terms: one response's tokens -> its per-token loss -------------------------------------------------
+# --- KL terms: one response's tokens -> its per-token loss, or what is taken off its reward ----------------
 
 
 def no_kl(ops: Any, logp: Any, ref: Any) -> Any:
     return 0 * logp
 
 
+def k1(beta: float) -> Callable:
+    return lambda ops, logp, ref: beta * (logp - ref)
+
+
+def k2(beta: float) -> Callable:
+    return lambda ops, logp, ref: beta * 0.5 * (logp - ref) ** 2
+
+
 def k3(beta: float) -> Callable:
     return lambda ops, logp, ref: beta * (ops.exp(ref - logp) - (ref - logp) - 1)
 
 
-KLS: list[tuple[Any, Callable]] = [(NoKL(), no_kl), (K3(beta=0.3), k3(0.3))]
+def kabs(beta: float) -> Callable:
+    return lambda ops, logp, ref: beta * abs(logp - ref)
+
+
+@dataclass(frozen=True)
+class InReward:
+    """The printed estimator, summed over the response's tokens and taken off its reward."""
+
+    per_token: Callable
+
+
+KLS: list[tuple[Any, Any]] = [
+    (NoKL(), no_kl),
+    (K3(beta=0.3), k3(0.3)),
+    (K1(beta=0.3), k1(0.3)),
+    (K2(beta=0.3), k2(0.3)),
+    (KAbs(beta=0.3), kabs(0.3)),
+    (K1(beta=0.2, place="reward"), InReward(k1(0.2))),
+    (K2(beta=0.2, place="reward"), InReward(k2(0.2))),
+    (K3(beta=0.2, place="reward"), InReward(k3(0.2))),
+    (KAbs(beta=0.2, place="reward"), InReward(kabs(0.2))),
+]
+
+# --- entropy: a response's tokens, and those of the others of its group -> its tokens' bonus ---------------
+
+
+def no_entropy(ops: Any, logp: Any, old: Any, others: list[Any]) -> Any:
+    return 0 * logp
+
+
+def sampled_entropy(beta: float, centred: bool) -> Callable:
+    def bonus(ops: Any, logp: Any, old: Any, others: list[Any]) -> Any:
+        tokens = [-float(x) for other in others for x in other]
+        centre = statistics.fmean(tokens) if centred and tokens else 0.0
+        return beta * ops.exp(logp - old) * ops.held(-logp - centre)
+
+    return bonus
+
+
+ENTROPIES: list[tuple[Any, Callable]] = [
+    (NoEntropy(), no_entropy),
+    (SampledEntropy(beta=0.4), sampled_entropy(0.4, False)),
+    (SampledEntropy(beta=0.4, centre="group"), sampled_entropy(0.4, True)),
+    (ExactEntropy(beta=0.4), no_entropy),  # its gradient is not of the sampled tokens
+]
 
 
 @dataclass(frozen=True)
 class Row:
-    """A rule and the four printed parts of its loss."""
+    """A rule and the five printed parts of its loss."""
 
     name: str
     rule: Rule
     signal: Callable
     objective: Callable
     aggregation: Callable
-    kl: Callable
+    kl: Any
+    entropy: Callable
 
     @property
     def grouped(self) -> bool:
@@ -161,24 +308,31 @@ class Row:
     def loss(self, ops: Any, logprobs: Any, batch: Batch) -> Any:
         """The loss as printed, to be descended; a function of `logprobs`, all else NumPy constants."""
         there = [i for i in range(len(batch.rewards)) if batch.mask[i].any()]
+        lengths = {i: int(batch.mask[i].sum()) for i in there}  # the strategies put the real tokens first
+        real = {i: [x[i, :n] for x in batch[:3]] for i, n in lengths.items()}
+        paid = {i: float(batch.rewards[i]) for i in there}
+        if isinstance(self.kl, InReward):
+            paid = {i: r - self.kl.per_token(NUMPY, *real[i][1:]).sum() for i, r in paid.items()}
         advantages: dict[int, float] = {}
         for label in {int(batch.groups[i]) for i in there}:
             rows = [i for i in there if batch.groups[i] == label]
-            advantages |= dict(zip(rows, self.signal([float(batch.rewards[i]) for i in rows]), strict=True))
-        responses = []
+            advantages |= dict(zip(rows, self.signal([paid[i] for i in rows]), strict=True))
+        responses, bonuses = [], []
         for i in there:
-            length = int(batch.mask[i].sum())  # the strategies put the real tokens first
-            logp = logprobs[i, :length]
-            old, ref = ops.array(batch.old_logprobs[i, :length]), ops.array(batch.ref_logprobs[i, :length])
-            responses.append(self.kl(ops, logp, ref) - self.objective(ops, logp, old, advantages[i]))
-        return self.aggregation(responses) if responses else 0 * logprobs.sum()
+            logp, old, ref = logprobs[i, : lengths[i]], *map(ops.array, real[i][1:])
+            pull = 0 * logp if isinstance(self.kl, InReward) else self.kl(ops, logp, ref)
+            responses.append(pull - self.objective(ops, logp, old, advantages[i]))
+            others = [real[j][0] for j in there if batch.groups[j] == batch.groups[i] and j != i]
+            bonuses.append(self.entropy(ops, logp, old, others))
+        if not there:
+            return 0 * logprobs.sum()
+        return self.aggregation(responses) - token_mean(bonuses)  # the bonus is per token in every rule
 
 
-def build(signal: Any, objective: Any, aggregation: Any, kl: Any) -> Row:
-    """The row of four (specification, printed part) pairs."""
-    parts = dict(
-        zip(("signal", "objective", "aggregation", "kl"), (signal, objective, aggregation, kl), strict=True)
-    )
+def build(signal: Any, objective: Any, aggregation: Any, kl: Any, entropy: Any = ENTROPIES[0]) -> Row:
+    """The row of five (specification, printed part) pairs."""
+    names = ("signal", "objective", "aggregation", "kl", "entropy")
+    parts = dict(zip(names, (signal, objective, aggregation, kl, entropy), strict=True))
     rule = Rule(**{field: part[0] for field, part in parts.items()}, optimiser=SGD(eta=0.1), rollouts=2)
     settings = [part[0].model_dump_json(exclude_defaults=False) for part in parts.values()]
     name = " ".join(s.translate(str.maketrans("", "", '{}"')).replace("kind:", "") for s in settings)
@@ -189,16 +343,17 @@ def _printed(spec: Any, table: list[tuple[Any, Callable]]) -> tuple[Any, Callabl
     return next(row for row in table if row[0] == spec)
 
 
-# Every signal in the plainest rule; every objective, aggregation and KL with leave-one-out; every preset.
+PLAIN, CLIP = OBJECTIVES[:2]
+SUM, TOKEN_MEAN = AGGREGATIONS[:2]
+LOO = SIGNALS[4]
+
+# Every signal in the plainest rule; every objective, aggregation, KL and bonus with leave-one-out; presets.
 TABLE: list[Row] = [
-    *(build(s, OBJECTIVES[0], AGGREGATIONS[0], KLS[0]) for s in SIGNALS),
-    *(
-        build(SIGNALS[4], objective, aggregation, kl)
-        for objective in OBJECTIVES[:2]
-        for aggregation in AGGREGATIONS
-        for kl in KLS
-        if not (objective is OBJECTIVES[0] and aggregation is AGGREGATIONS[0] and kl is KLS[0])
-    ),
+    *(build(s, PLAIN, SUM, KLS[0]) for s in SIGNALS),
+    *(build(LOO, objective, SUM, KLS[0]) for objective in OBJECTIVES[1:]),
+    *(build(LOO, CLIP, aggregation, KLS[1]) for aggregation in AGGREGATIONS),
+    *(build(LOO, CLIP, SUM, kl) for kl in KLS[2:]),
+    *(build(LOO, CLIP, TOKEN_MEAN, KLS[0], entropy) for entropy in ENTROPIES[1:]),
     *(
         build(
             _printed(rule.signal, SIGNALS),
@@ -212,8 +367,16 @@ TABLE: list[Row] = [
         if name not in ("minimalist", "rloo")  # in the first block already
     ),
 ]
+# Any two parts meet somewhere, and every objective meets every aggregation and KL at once.
 PRODUCT: list[Row] = [
-    build(s, o, a, k) for s in SIGNALS for o in OBJECTIVES for a in AGGREGATIONS for k in KLS
+    *(build(s, o, SUM, KLS[0]) for s in SIGNALS for o in OBJECTIVES),
+    *(build(s, CLIP, a, KLS[0]) for s in SIGNALS for a in AGGREGATIONS),
+    *(build(s, CLIP, SUM, k) for s in SIGNALS for k in KLS),
+    *(build(s, CLIP, SUM, KLS[0], e) for s in SIGNALS for e in ENTROPIES),
+    *(build(LOO, CLIP, SUM, k, e) for k in KLS for e in ENTROPIES),
+    *(build(LOO, o, a, k) for o in OBJECTIVES for a in AGGREGATIONS for k in KLS),
+    *(build(LOO, o, TOKEN_MEAN, KLS[0], e) for o in OBJECTIVES for e in ENTROPIES),
+    *(build(LOO, CLIP, a, KLS[0], e) for a in AGGREGATIONS for e in ENTROPIES),
 ]
 
 
