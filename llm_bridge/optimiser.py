@@ -44,7 +44,10 @@ class Ascent:
     def clear(self) -> None:
         """Zero gradients on every parameter: torch would skip one without, and with it Adam's step count."""
         for parameter in self.parameters:
-            parameter.grad = torch.zeros_like(parameter)
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            else:
+                parameter.grad.zero_()
 
     def step(self) -> None:
         """One step along the gradients, which are clipped in place."""

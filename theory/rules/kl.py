@@ -157,7 +157,8 @@ class KAbs(_Pull):
         return array_namespace(d).abs(d)
 
     def _slope(self, d: PerToken) -> PerToken:
-        return -array_namespace(d).sign(d)
+        xp = array_namespace(d)  # whose sign() torch.vmap cannot batch
+        return xp.astype(d < 0, d.dtype) - xp.astype(d > 0, d.dtype)
 
 
 KL = Annotated[NoKL | K1 | K2 | K3 | KAbs, Field(discriminator="kind")]

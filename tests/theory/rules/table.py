@@ -345,7 +345,7 @@ def _printed(spec: Any, table: list[tuple[Any, Callable]]) -> tuple[Any, Callabl
 
 PLAIN, CLIP = OBJECTIVES[:2]
 SUM, TOKEN_MEAN = AGGREGATIONS[:2]
-LOO = SIGNALS[4]
+LOO = _printed(LeaveOneOut(), SIGNALS)
 
 # Every signal in the plainest rule; every objective, aggregation, KL and bonus with leave-one-out; presets.
 TABLE: list[Row] = [

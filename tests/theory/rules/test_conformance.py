@@ -228,6 +228,8 @@ def test_numpy_jax_and_torch_agree(row):
     reference = np.stack([weights(row, batch) for batch in several])
     many = Batch(*(jnp.asarray(np.stack(arrays)) for arrays in zip(*several, strict=True)))
     close(vmapped(many)[0], reference)
+    stacks = {name: torch.from_numpy(np.array(x)) for name, x in many._asdict().items() if x is not None}
+    close(torch.vmap(lambda own: row.rule.weights(Batch(**own))[0])(stacks), reference)
     for batch, expected in zip(several, reference, strict=True):
         w = jitted(Batch(*map(jnp.asarray, batch)))[0]
         assert w.dtype == jnp.float64
