@@ -29,7 +29,6 @@ from llm_bridge.rollouts import (
 from llm_bridge.split import SplitModel
 from theory.prefix_tree import Tokens
 from theory.rules.batch import Batch
-from theory.rules.kl import NoKL
 from theory.rules.rule import Rule
 
 
@@ -139,7 +138,7 @@ class Trainer:
 
     def _refresh(self) -> None:
         """Make the current policy the reference, every so many rounds where the rule's KL says so."""
-        every = None if isinstance(self.rule.kl, NoKL) else self.rule.kl.refresh
+        every = self.rule.kl.refresh
         if every is not None and self.round and self.round % every == 0:
             self.reference = {
                 name: (down.detach().clone(), up.detach().clone())

@@ -15,7 +15,7 @@ KL(pi || pi_ref), the one usually meant, "forward" that of KL(pi_ref || pi)):
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from array_api_compat import array_namespace
 from pydantic import Field, model_validator
@@ -28,6 +28,7 @@ class NoKL(Spec):
     """No pull towards the reference model: coefficient and penalty 0."""
 
     kind: Literal["none"] = "none"
+    refresh: ClassVar[None] = None
 
     @property
     def reads_reference(self) -> bool:

@@ -70,7 +70,7 @@ class Rule(Spec):
                 'entropy centre "group" needs rollouts >= 2, got 1: there is no other rollout to centre by; '
                 'use centre "none"'
             )
-        if not isinstance(self.kl, NoKL) and self.kl.refresh == 1:
+        if self.kl.refresh == 1:
             if self.kl.place == "reward":
                 raise ValueError(
                     'kl refresh = 1 in place "reward": the reference is the sampling policy, so every penalty is '

@@ -242,6 +242,17 @@ def test_what_a_spec_says_of_itself_holds(spec):
     assert moves == spec.remembers
 
 
+@given(seed=st.integers(0, 2**32 - 1), scale=st.floats(0.1, 1e4))
+def test_a_constant_factor_on_all_rewards_scales_sgd_and_is_invisible_to_adam(seed, scale):
+    rng = np.random.default_rng(seed)
+    given = [[rng.normal(0, 1, 4)] for _ in range(10)]
+    scaled = [[scale * g[0]] for g in given]
+    zero = [np.zeros(4)]
+    for spec in (SGD(eta=0.1, momentum=0.9), Adam(eta=0.1, eps=1e-14)):
+        one, other = (np.stack(printed(spec, zero, x)) for x in (given, scaled))
+        np.testing.assert_allclose(other, one * (scale if isinstance(spec, SGD) else 1), rtol=1e-9, atol=1e-9)
+
+
 def test_a_parameter_without_a_gradient_counts_its_steps_all_the_same():
     """Adam's bias correction counts every step, the ones before the first success too (as optax does)."""
     spec = Adam(eta=0.1, beta1=0.5)

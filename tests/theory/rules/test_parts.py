@@ -187,10 +187,9 @@ def test_a_penalty_in_the_reward_is_taken_at_sampling_time():
     assert np.any(K2(beta=1).coefficient(first) != K2(beta=1).coefficient(later))
 
 
-@quick
-@given(seed=seeds, k=st.integers(2, 9))
-def test_the_entropy_gradient_is_that_of_autodiff_on_every_back_end(seed, k):
-    theta = np.random.default_rng(seed).normal(0, 2, k)
+@pytest.mark.parametrize("seed", range(5))
+def test_the_entropy_gradient_is_that_of_autodiff_on_every_back_end(seed):
+    theta = np.random.default_rng(seed).normal(0, 2, 6)
     logits = torch.tensor(theta, requires_grad=True)
     logs = torch.log_softmax(logits, 0)
     (-(logs.exp() * logs).sum()).backward()
