@@ -138,10 +138,25 @@ def draw(logits: Tensor, rows: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]
     return token, logs[rows, token]
 
 
+def distributions(
+    split: SplitModel, prompt: Prompt, factors: Factors | None, rows: Tensor, hidden: Tensor, count: int
+) -> Tensor:
+    """Differentiable log probabilities (R, count, V) of every next token, at the first `count` of given responses.
+
+    Arguments:
+        factors: None is the base model.
+        hidden: (R, T-1, D) trunk output of all response tokens but the last, as `Rollouts.hidden` holds it.
+    """
+    with split.adapters.use(factors, rows):
+        whole = torch.cat([prompt.hidden.expand(len(rows), -1, -1), hidden[:, : count - 1]], dim=1)
+        out = split.head.forward(whole)[:, prompt.hidden.shape[1] - 1 :]
+    return torch.log_softmax(split.logits(out), dim=-1)
+
+
 def score(
     split: SplitModel,
     prompt: Prompt,
-    factors: Factors,
+    factors: Factors | None,
     rows: Tensor,
     hidden: Tensor,
     tokens: Tensor,
@@ -149,11 +164,12 @@ def score(
     """Differentiable log probabilities (R, T, in the model's dtype) of given responses.
 
     Arguments:
-        hidden: (R, T-1, D) trunk output of all response tokens but the last, as `Rollouts.hidden` holds it.
+        factors, hidden: as in `distributions`.
         tokens: (R, T) token ids; padding may hold anything (mask it out).
     """
-    with split.adapters.use(factors, rows):
-        whole = torch.cat([prompt.hidden.expand(len(rows), -1, -1), hidden[:, : tokens.shape[1] - 1]], dim=1)
-        out = split.head.forward(whole)[:, prompt.hidden.shape[1] - 1 :]
-    logs = torch.log_softmax(split.logits(out), dim=-1)
+    return chosen(distributions(split, prompt, factors, rows, hidden, tokens.shape[1]), tokens)
+
+
+def chosen(logs: Tensor, tokens: Tensor) -> Tensor:
+    """(R, T) the log probabilities of tokens (R, T) out of logs (R, T, V); padding (-1) holds anything."""
     return logs.gather(2, tokens.clamp(min=0)[:, :, None])[:, :, 0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,8 +13,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from llm_bridge.adapters import Factors
-from llm_bridge.optimiser import make_optimiser
-from llm_bridge.rollouts import Opening, Prompt, Rollouts, open_prompt, read_prompt, sample, score, uniforms
+from llm_bridge.optimiser import Ascent
+from llm_bridge.rollouts import (
+    Opening,
+    Prompt,
+    Rollouts,
+    chosen,
+    distributions,
+    open_prompt,
+    read_prompt,
+    sample,
+    score,
+    uniforms,
+)
 from llm_bridge.split import SplitModel
 from theory.prefix_tree import Tokens
 from theory.rules.batch import Batch
@@ -35,13 +47,15 @@ class Trainer:
     """S independent runs of one query in one batch: a shared frozen trunk, adapters of their own.
 
     Each round, per replica: n rollouts at temperature 1, verified; w = rule(rewards, log probabilities);
-    theta moves along  sum_it w_it grad log pi(y_it | x, y_i,<t)  by the rule's optimiser.
+    theta moves along  sum_it w_it grad log pi(y_it | x, y_i,<t)  by the rule's optimiser, plus the gradient of
+    the exact entropy where the rule has that bonus; once per epoch, the log probabilities scored anew.
 
     Arguments:
         reward_of: verified reward of a response given as token ids.
         seed: draws of replica s in round t depend on (seed, s, t, rollout) alone.
     Errors: ValueError for a reward that is not finite, naming replica and round.
-    Valid when: the model is on-policy in every round (one update per round).
+    Valid when: the first epoch of every round is on-policy; the reference of the rule's KL is the base model,
+        or the policy it was at the last refresh.
     """
 
     def __init__(
@@ -63,7 +77,8 @@ class Trainer:
         self.prompt: Prompt = read_prompt(split, prompt_tokens)
         self.factors: Factors = split.adapters.fresh(replicas)
         self.parameters = split.adapters.trainable(self.factors)
-        self.optimiser = make_optimiser(rule.optimiser, self.parameters)
+        self.ascent = Ascent(rule.optimiser, self.parameters)
+        self.reference: Factors | None = None  # the base model
         if rule.signal.helpers:
             raise ValueError(
                 f"signal {rule.signal.kind} draws rollouts that are not trained on, which this trainer does not "
@@ -84,6 +99,7 @@ class Trainer:
     def step(self) -> Round:
         """One round of every replica."""
         started = time.perf_counter()
+        self._refresh()
         n = self.rule.rollouts
         rows = torch.arange(self.replicas).repeat_interleave(n)
         draws = np.stack([
@@ -97,10 +113,17 @@ class Trainer:
             for row, length in zip(rolled.tokens, rolled.lengths, strict=True)
         ]
         rewards = np.array([self.reward_of(t) for t in tokens])
-        weights = self._weights(rolled, rewards)
+        batch = self._batch(rolled, rewards)
         # An interrupt inside the update leaves parameters that no whole number of rounds has.
         self.whole = False
-        self._update(rolled, weights)
+        memory = self.rule_state
+        for epoch in range(self.rule.epochs):
+            if epoch:
+                batch = batch._replace(logprobs=self._scores(rolled, self.factors))
+            weights, memory = _each(self.rule.weights, batch, self.rule_state)
+            bonus = _each(self.rule.entropy_weights, batch)
+            self._update(rolled, weights.flatten(0, 1), bonus.flatten(0, 1))
+        self.rule_state = memory
         done = Round(self.round, tokens, rewards, rolled.logprobs.sum(axis=1), time.perf_counter() - started)
         self.round += 1
         self.whole = True
@@ -119,8 +142,17 @@ class Trainer:
         self._stale[:] = False
         return self._opening
 
-    def _weights(self, rolled: Rollouts, rewards: NDArray[np.float64]) -> Tensor:
-        """(S n, T) weights: each replica is a batch of its own."""
+    def _refresh(self) -> None:
+        """Make the current policy the reference, every so many rounds where the rule's KL says so."""
+        every = self.rule.kl.refresh
+        if every is not None and self.round and self.round % every == 0:
+            self.reference = {
+                name: (down.detach().clone(), up.detach().clone())
+                for name, (down, up) in self.factors.items()
+            }
+
+    def _batch(self, rolled: Rollouts, rewards: NDArray[np.float64]) -> Batch:
+        """The round's batch with a leading axis of replicas: each replica is a batch of its own."""
         split = (self.replicas, self.rule.rollouts, -1)
         logs, mask = (torch.from_numpy(x).reshape(split) for x in (rolled.logprobs, rolled.mask))
         paid = torch.from_numpy(rewards).reshape(split[:2])
@@ -131,44 +163,63 @@ class Trainer:
                 f"reward {rewards[row]} of replica {row // self.rule.rollouts} in round {self.round + 1} is not "
                 "finite; make the verifier pay 0 or 1, or return None where it cannot tell"
             )
-        batch = Batch(logs, logs, logs, paid, groups, mask, role=torch.zeros_like(groups))
-        weights, self.rule_state = torch.vmap(self.rule.weights)(batch, self.rule_state)
-        return weights.flatten(0, 1)
+        reference = self._scores(rolled, self.reference) if self.rule.kl.reads_reference else logs
+        return Batch(logs, logs, reference, paid, groups, mask, role=torch.zeros_like(groups))
 
-    def _update(self, rolled: Rollouts, weights: Tensor) -> None:
-        """One step of the optimiser along sum w grad log pi, from the rows that have weight."""
+    @torch.no_grad()
+    def _scores(self, rolled: Rollouts, factors: Factors | None) -> Tensor:
+        """(S, n, T) log probabilities of the rollouts under these factors; padding holds anything."""
         n = self.rule.rollouts
-        pulled = (weights != 0).any(dim=1).nonzero()[:, 0]
-        self.optimiser.zero_grad(set_to_none=False)
+        rows, device = torch.arange(self.replicas * n), self.prompt.hidden.device
+        tokens = torch.from_numpy(rolled.tokens)
+        parts = [
+            score(
+                self.split,
+                self.prompt,
+                factors,
+                (part // n).to(device),
+                rolled.hidden[part.to(device)],
+                tokens[part].to(device),
+            )
+            for part in rows.split(self.chunk)
+        ]
+        return torch.cat(parts).double().cpu().reshape(self.replicas, n, -1)
+
+    def _update(self, rolled: Rollouts, weights: Tensor, bonus: Tensor) -> None:
+        """One step of the optimiser along sum w grad log pi + sum bonus grad H, from the rows that have any."""
+        n = self.rule.rollouts
+        pulled = ((weights != 0) | (bonus != 0)).any(dim=1).nonzero()[:, 0]
+        self.ascent.clear()
         device = self.prompt.hidden.device
         for part in pulled.split(self.chunk) if len(pulled) else ():
             longest = int(rolled.lengths[part.numpy()].max())
             tokens = torch.from_numpy(rolled.tokens)[part, :longest].to(device)
-            logs = score(
+            logs = distributions(
                 self.split,
                 self.prompt,
                 self.factors,
                 (part // n).to(device),
                 rolled.hidden[part.to(device)],
-                tokens,
+                longest,
             )
-            (weights[part, :longest].to(logs) * logs).sum().backward()
-        if len(pulled) or self.rule.optimiser.kind != "sgd":
-            self.optimiser.step()
-            moved = (
-                (pulled // n).unique() if self.rule.optimiser.kind == "sgd" else torch.arange(self.replicas)
-            )
-            self._stale[moved] = True
+            gain = (weights[part, :longest].to(logs) * chosen(logs, tokens)).sum()
+            if bonus.any():
+                entropy = -(logs.exp() * logs).sum(dim=-1)
+                gain = gain + (bonus[part, :longest].to(logs) * entropy).sum()
+            gain.backward()
+        self.ascent.step()
+        moved = torch.arange(self.replicas) if self.rule.optimiser.remembers else (pulled // n).unique()
+        self._stale[moved] = True
 
     def state(self) -> dict[str, Tensor]:
         """All that the next round depends on, as named tensors (for safetensors)."""
         tensors = {"round": torch.tensor(self.round)}
         tensors |= {f"rule.{i}": x.clone() for i, x in enumerate(self.rule_state)}
-        for i, parameter in enumerate(self.parameters):
-            tensors[f"factor.{i}"] = parameter.detach().clone()
-            for name, value in self.optimiser.state.get(parameter, {}).items():
-                if torch.is_tensor(value):
-                    tensors[f"optimiser.{i}.{name}"] = value.clone()
+        tensors |= {f"factor.{i}": p.detach().clone() for i, p in enumerate(self.parameters)}
+        tensors |= {f"optimiser.{name}": value for name, value in self.ascent.state().items()}
+        if self.reference is not None:
+            for name, (down, up) in self.reference.items():
+                tensors |= {f"reference.down.{name}": down.clone(), f"reference.up.{name}": up.clone()}
         return tensors
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
@@ -176,14 +227,20 @@ class Trainer:
         with torch.no_grad():
             for i, parameter in enumerate(self.parameters):
                 parameter.copy_(tensors[f"factor.{i}"])
-                kept = {
-                    name.split(".")[2]: value
-                    for name, value in tensors.items()
-                    if name.startswith(f"optimiser.{i}.")
-                }
-                if kept:
-                    self.optimiser.state[parameter] = kept
         self.rule_state = tuple(tensors[f"rule.{i}"].clone() for i in range(len(self.rule_state)))
+        self.ascent.load_state(_under("optimiser.", tensors))
+        downs, ups = (_under(f"reference.{side}.", tensors) for side in ("down", "up"))
+        self.reference = {name: (downs[name], ups[name]) for name in downs} or None
         self.round = int(tensors["round"])
         self._opening = None
         self._stale[:] = True
+
+
+def _each(function: Callable[..., Any], batch: Batch, *rest: Any) -> Any:
+    """The function of each replica's own batch, along the leading axis of the fields that are there."""
+    fields = {name: value for name, value in batch._asdict().items() if value is not None}
+    return torch.vmap(lambda own, *others: function(Batch(**own), *others))(fields, *rest)
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}

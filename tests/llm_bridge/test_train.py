@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from llm_bridge.models import LanguageModel
-from llm_bridge.rollouts import score
+from llm_bridge.rollouts import distributions, score
 from llm_bridge.split import SplitModel
-from llm_bridge.train import Trainer
-from theory.rules.dialects import preset
-from theory.rules.optimiser import Adam
-from theory.rules.rule import Rule
+from llm_bridge.train import Round, Trainer
+from tests.theory.rules import table
+from theory.rules import SGD, Adam, Batch, CosineDecay, ExactEntropy, LinearDecay, Rule, preset
 
 
 def trainer(
@@ -67,6 +67,163 @@ def test_one_round_is_the_gradient_step_of_the_rule(split, tiny, rule) -> None:
         )
         for got, leaf, grad in zip(ups(run), leaves, grads, strict=True):
             np.testing.assert_allclose(got[s], (leaf + 0.05 * grad).detach().numpy()[0], atol=1e-12)
+
+
+def shake(run: Trainer, size: float = 0.3) -> None:
+    """Move every replica away from the base model, each elsewhere."""
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for parameter in run.parameters:
+            parameter += size * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+    run._stale[:] = True
+
+
+def printed_round(run: Trainer, start: list[np.ndarray], turn: Round, row: table.Row, s: int) -> list[Tensor]:
+    """Replica s after the round by SGD on the printed loss of `row`, autograd through the whole model."""
+    n, rule = run.rule.rollouts, run.rule
+    responses = [torch.tensor([y]) for y in turn.tokens[s * n : s * n + n]]
+    longest = max(y.shape[1] for y in responses)
+
+    def logs_of(factors) -> tuple[Tensor, list[Tensor]]:
+        picked, entropies = [], []
+        for y in responses:
+            with torch.no_grad():
+                hidden, _ = run.split.trunk.run(tokens=y, past=run.prompt.past)
+            row_of = torch.zeros(1, dtype=torch.long)
+            every = distributions(run.split, run.prompt, factors, row_of, hidden[:, :-1], y.shape[1])[0]
+            own = every.gather(1, y.T)[:, 0]
+            picked.append(torch.nn.functional.pad(own, (0, longest - len(own))))
+            entropies.append(-(every.exp() * every).sum(1))
+        return torch.stack(picked), entropies
+
+    own = run.split.adapters.fresh(1)
+    leaves = run.split.adapters.trainable(own)
+    with torch.no_grad():
+        reference = logs_of(None)[0]
+        for leaf, at in zip(leaves, start, strict=True):
+            leaf.copy_(torch.from_numpy(at[s : s + 1]))
+        old = logs_of(own)[0]
+    mask = np.array([[float(t < y.shape[1]) for t in range(longest)] for y in responses])
+    for _ in range(rule.epochs):
+        logs, entropies = logs_of(own)
+        numbers = (logs.detach().numpy(), old.numpy(), reference.numpy())
+        batch = Batch(*numbers, turn.rewards[s * n : s * n + n], np.zeros(n, dtype=int), mask)
+        loss = row.loss(table.TORCH, logs, batch)
+        if isinstance(rule.entropy, ExactEntropy):
+            loss = loss - rule.entropy.beta * torch.cat(entropies).mean()
+        for leaf, grad in zip(leaves, torch.autograd.grad(loss, leaves), strict=True):
+            leaf.data -= rule.optimiser.eta * grad
+    return [leaf.detach() for leaf in leaves]
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+@pytest.mark.parametrize(
+    ("objective", "aggregation", "kl", "entropy"),
+    [(0, 0, k, 0) for k in range(1, len(table.KLS))]
+    + [(o, 1, 0, 0) for o in range(len(table.OBJECTIVES))]
+    + [(1, 2, 3, 1), (1, 4, 0, 2), (1, 3, 1, 3), (0, 0, 0, 3)],
+)
+def test_a_round_of_any_objective_kl_bonus_and_epochs_descends_its_printed_loss(
+    split, tiny, objective, aggregation, kl, entropy, epochs
+) -> None:
+    row = table.build(
+        table.LOO,
+        table.OBJECTIVES[objective],
+        table.AGGREGATIONS[aggregation],
+        table.KLS[kl],
+        table.ENTROPIES[entropy],
+    )
+    rule = Rule(**{**dict(row.rule), "optimiser": SGD(eta=2.0), "rollouts": 3, "epochs": epochs})
+    run = trainer(split, tiny, rule, replicas=2)
+    shake(run)
+    start = ups(run)
+    turn = run.step()
+    for s in range(run.replicas):
+        expected = printed_round(run, start, turn, row, s)
+        for got, want in zip(ups(run), expected, strict=True):
+            np.testing.assert_allclose(got[s], want.numpy()[0], atol=1e-10)
+    assert any(np.any(a != b) for a, b in zip(ups(run), start, strict=True))
+
+
+def test_scores_of_the_same_parameters_are_those_of_sampling(split, tiny) -> None:
+    """So that the ratio is 1 up to rounding before anything moved, whatever the padding and the chunk."""
+    run = trainer(split, tiny, preset("rloo", eta=0.05, rollouts=4), chunk=5)
+    shake(run)
+    seen = []
+    run._update = lambda rolled, weights, bonus: seen.append(rolled)  # type: ignore[method-assign]
+    run.step()
+    (rolled,) = seen
+    mask = rolled.mask.reshape(6, 4, -1) > 0
+    again = run._scores(rolled, run.factors).numpy()
+    np.testing.assert_allclose(again[mask], rolled.logprobs.reshape(6, 4, -1)[mask], atol=1e-11)
+
+
+def test_the_reference_moves_every_so_many_rounds_and_else_stays_the_base_model(split, tiny) -> None:
+    kl = {"kind": "k2", "beta": 0.3, "refresh": 2}
+    moving = trainer(split, tiny, Rule(optimiser=SGD(eta=0.5), kl=kl))
+    fixed = trainer(split, tiny, Rule(optimiser=SGD(eta=0.5), kl={**kl, "refresh": None}))
+    history = [ups(moving)]
+    for _ in range(5):
+        moving.step(), fixed.step()
+        history.append(ups(moving))
+        if moving.round == 2:  # no refresh before round 2 (rounds from 0): the two runs are one
+            assert all(map(np.array_equal, history[2], ups(fixed)))
+    assert fixed.reference is None and moving.reference is not None
+    kept = [up.numpy() for _, up in moving.reference.values()]
+    assert all(map(np.array_equal, kept, history[4]))  # before round 4, that is after four updates
+    assert not all(map(np.array_equal, ups(moving), ups(fixed)))
+
+
+def test_the_reference_is_scored_only_where_a_weight_reads_it(split, tiny) -> None:
+    for kl, calls in (({"kind": "none"}, 0), ({"kind": "k1", "beta": 1}, 0), ({"kind": "k3", "beta": 1}, 1)):
+        run, seen = trainer(split, tiny, Rule(optimiser=SGD(eta=0.1), kl=kl)), []
+        scores = run._scores
+        run._scores = lambda *a, scores=scores, seen=seen: seen.append(1) or scores(*a)  # type: ignore
+        run.step()
+        assert len(seen) == calls
+
+
+FULL = {
+    "kl": {"kind": "k2", "beta": 0.2, "refresh": 2},
+    "entropy": {"kind": "exact", "beta": 0.01},
+    "objective": {"kind": "ppo_clip"},
+    "rollouts": 2,
+    "epochs": 2,
+}
+
+
+@pytest.mark.parametrize(
+    "optimiser",
+    [
+        SGD(eta=0.05, momentum=0.9, schedule=LinearDecay(steps=16, warmup=3), clip_norm=0.5),
+        Adam(eta=0.01, schedule=CosineDecay(steps=12), clip_norm=0.5, weight_decay=0.1),
+    ],
+    ids=lambda spec: spec.kind,
+)
+def test_a_full_rule_resumes_bit_for_bit_and_keeps_replicas_apart(split, tiny, optimiser) -> None:
+    rule = Rule(optimiser=optimiser, **FULL)
+    straight, few = trainer(split, tiny, rule), trainer(split, tiny, rule, replicas=2, chunk=3)
+    list(straight.run(6)), list(few.run(6))
+    for a, b in zip(ups(straight), ups(few), strict=True):
+        np.testing.assert_allclose(a[:2], b, atol=1e-11)
+    for stop in (1, 3):  # before and after the first refresh
+        stopped, again = trainer(split, tiny, rule), trainer(split, tiny, rule)
+        list(stopped.run(stop))
+        again.load_state(stopped.state())
+        list(again.run(6))
+        for a, b in zip(ups(straight), ups(again), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_a_schedule_counts_epochs_and_rounds_without_success(split, tiny) -> None:
+    rule = Rule(optimiser=SGD(eta=0.5, schedule=LinearDecay(steps=6)), epochs=3)
+    run = trainer(split, tiny, rule, paid=lambda t: 0.0)
+    list(run.run(2))
+    assert run.ascent.steps == 6
+    run.reward_of = lambda t: 1.0
+    before = ups(run)
+    run.step()
+    assert all(map(np.array_equal, before, ups(run)))  # the schedule has ended
 
 
 def test_replicas_do_not_touch_one_another(split, tiny) -> None:

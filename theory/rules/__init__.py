@@ -1,12 +1,20 @@
-"""Update rules: signal, objective, aggregation and KL -> one weight per sampled token."""
+"""Update rules: signal, objective, aggregation, KL and entropy -> one weight per sampled token."""
 
-from theory.rules.aggregation import Constant, SequenceMeanTokenMean, SequenceSum, TokenMean
+from theory.rules.aggregation import (
+    Constant,
+    MicroBatchTokenMean,
+    SequenceMeanTokenMean,
+    SequenceSum,
+    TokenMean,
+)
 from theory.rules.batch import Batch, check_batch
 from theory.rules.dialects import PRESETS, preset
-from theory.rules.kl import K3, NoKL
-from theory.rules.objectives import PolicyGradient, PPOClip
+from theory.rules.entropy import ExactEntropy, NoEntropy, SampledEntropy, entropy_gradient
+from theory.rules.kl import K1, K2, K3, KAbs, NoKL
+from theory.rules.objectives import CISPO, GMPO, GSPO, PolicyGradient, PPOClip, SequenceClip
 from theory.rules.optimiser import SGD, Adam
 from theory.rules.rule import Rule
+from theory.rules.schedule import ConstantRate, CosineDecay, LinearDecay
 from theory.rules.signals import (
     GPG,
     OPO,
@@ -27,7 +35,12 @@ from theory.rules.signals import (
 )
 
 __all__ = [
+    "CISPO",
+    "GMPO",
     "GPG",
+    "GSPO",
+    "K1",
+    "K2",
     "K3",
     "OPO",
     "PRESETS",
@@ -37,14 +50,21 @@ __all__ = [
     "BatchMean",
     "BatchMeanStd",
     "Constant",
+    "ConstantRate",
+    "CosineDecay",
+    "ExactEntropy",
     "Greedy",
     "GroupMean",
     "GroupMeanBatchStd",
     "GroupMeanStd",
     "GroupMeanWhitened",
+    "KAbs",
     "LeaveOneOut",
+    "LinearDecay",
     "MaxRL",
+    "MicroBatchTokenMean",
     "MovingAverage",
+    "NoEntropy",
     "NoKL",
     "PPOClip",
     "PassAtK",
@@ -52,10 +72,13 @@ __all__ = [
     "Raw",
     "RewardWindow",
     "Rule",
+    "SampledEntropy",
+    "SequenceClip",
     "SequenceMeanTokenMean",
     "SequenceSum",
     "Sign",
     "TokenMean",
     "check_batch",
+    "entropy_gradient",
     "preset",
 ]

@@ -41,6 +41,30 @@ class TokenMean(Spec):
         return batch.mask / _at_least_one(array_namespace(batch.mask).sum(batch.mask))
 
 
+class MicroBatchTokenMean(Spec):
+    """Mean over micro-batches of their own mean over tokens: 1 / (M tokens of i's micro-batch).
+
+    Micro-batches are the M runs of `micro_batch` rollouts present, in the batch's order, the last one shorter.
+
+    Arguments:
+        micro_batch: >= 1, in rollouts.
+    Source: verl 0.7 loss_agg_mode "token-mean" as its actor accumulates it; arXiv 2601.22532 runs it with 4.
+    Valid when: that trainer is what is described. The update depends on the order and the partition of the
+    batch, which no other aggregation does; 1 is sequence_mean_token_mean.
+    """
+
+    kind: Literal["micro_batch_token_mean"] = "micro_batch_token_mean"
+    micro_batch: Annotated[int, Field(ge=1)]
+
+    def scale(self, batch: Batch) -> PerToken:
+        xp, dtype = array_namespace(batch.mask), batch.mask.dtype
+        rank = xp.cumulative_sum(xp.astype(batch.present, dtype)) - 1
+        number = xp.floor_divide(xp.clip(rank, 0.0, None), self.micro_batch)
+        same = xp.astype(number[:, None] == number[None, :], dtype)  # an absent rollout brings no tokens
+        tokens = same @ xp.sum(batch.mask, axis=1)
+        return batch.mask / (_at_least_one(tokens) * (xp.max(number) + 1))[:, None]
+
+
 class SequenceMeanTokenMean(Spec):
     """Mean over rollouts of the mean over tokens: 1 / (R length_i).
 
@@ -70,7 +94,8 @@ class Constant(Spec):
 
 
 Aggregation = Annotated[
-    SequenceSum | TokenMean | SequenceMeanTokenMean | Constant, Field(discriminator="kind")
+    SequenceSum | TokenMean | MicroBatchTokenMean | SequenceMeanTokenMean | Constant,
+    Field(discriminator="kind"),
 ]
 
 

@@ -26,6 +26,11 @@ from tests.theory.rules.table import (
 from theory.rules import Batch, Rule
 
 rows = pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
+# verl's mean per micro-batch depends on the order and the partition of the batch: the declared exception.
+ORDERED = "micro_batch_token_mean"
+orderless_rows = pytest.mark.parametrize(
+    "row", [row for row in TABLE if row.rule.aggregation.kind != ORDERED], ids=lambda row: row.name
+)
 batches = st.builds(round_of, st.integers(0, 2**32 - 1), on_policy=st.booleans(), roles=st.booleans())
 seeds = st.integers(0, 2**32 - 1)
 # Few examples a row, since four dozen rows run every property.
@@ -66,7 +71,7 @@ def test_weights_are_finite_and_zero_off_the_mask(row, batch):
     assert np.all(np.isfinite(w)) and np.all(w[(batch.mask == 0) | (batch.role != 0)[:, None]] == 0)
 
 
-@rows
+@orderless_rows
 @quick
 @given(batch=batches, seed=seeds)
 def test_permuting_rollouts_permutes_weights(row, batch, seed):
@@ -132,7 +137,7 @@ def test_nothing_present_gives_exactly_nothing_and_leaves_the_state(row, batch):
         np.testing.assert_array_equal(new, old)
 
 
-@rows
+@orderless_rows
 @quick
 @given(batch=batches)
 def test_with_nothing_to_train_on_nothing_moves(row, batch):
@@ -142,7 +147,7 @@ def test_with_nothing_to_train_on_nothing_moves(row, batch):
         np.testing.assert_array_equal(new, old)
 
 
-@rows
+@orderless_rows
 @quick
 @given(batch=batches)
 def test_no_role_means_all_are_trained_on(row, batch):
@@ -186,7 +191,8 @@ def test_duplicating_the_round_leaves_the_direction_where_that_is_declared(row):
         halves = np.concatenate([weights(row, batch)] * 2) / 2
         return weights(row, stacked(batch, batch)) - halves
 
-    assert differs_somewhere(difference, tries=8) == (not row.signal.copies)
+    ordered = row.rule.aggregation.kind == ORDERED
+    assert differs_somewhere(difference, tries=8) == (not row.signal.copies or ordered)
 
 
 @rows
@@ -201,7 +207,8 @@ def test_a_round_is_the_counted_mean_of_its_parts_unless_its_queries_are_coupled
         parts = [weights(row, part) * count(part) / total for part in (first, second)]
         return weights(row, stacked(first, second)) - np.concatenate(parts)
 
-    assert differs_somewhere(difference, tries=8) == (row.signal.reads == "round")
+    ordered = row.rule.aggregation.kind == ORDERED
+    assert differs_somewhere(difference, tries=8) == (row.signal.reads == "round" or ordered)
 
 
 @rows
@@ -219,7 +226,39 @@ def test_off_the_clip_or_on_policy_the_objective_is_the_policy_gradient(row, bat
 def test_at_the_reference_model_the_kl_term_is_exactly_nothing(row, batch):
     at_reference = batch._replace(ref_logprobs=batch.logprobs)
     plain = Rule(**{**dict(row.rule), "kl": {"kind": "none"}})
-    close(weights(row, at_reference), plain.weights(at_reference, state_of(row.rule))[0], 0)
+    if row.rule.kl.kind == "k1" and row.rule.kl.place == "loss":  # its gradient does not read the reference
+        constant = plain.aggregation.scale(batch.cleaned().trained()) * row.rule.kl.beta
+        close(weights(row, at_reference), plain.weights(at_reference, state_of(row.rule))[0] - constant)
+    elif getattr(row.rule.kl, "place", "loss") == "reward":  # where it is read at sampling time
+        at_sampling = batch._replace(ref_logprobs=batch.old_logprobs)
+        close(weights(row, at_sampling), plain.weights(at_sampling, state_of(row.rule))[0], 0)
+    else:
+        close(weights(row, at_reference), plain.weights(at_reference, state_of(row.rule))[0], 0)
+
+
+@rows
+@quick
+@given(batch=batches, seed=seeds)
+def test_a_reference_that_is_not_read_may_be_anything(row, batch, seed):
+    other = batch._replace(ref_logprobs=round_of(seed).ref_logprobs)
+    same = np.array_equal(weights(row, other), weights(row, batch))
+    if not row.rule.kl.reads_reference:
+        assert same
+    elif np.abs((batch.role == 0) @ (batch.mask * (other.ref_logprobs - batch.ref_logprobs))).sum() > 0.1:
+        assert not same or row.rule.kl.place == "reward" or row.rule.kl.kind == "abs"
+
+
+@rows
+@quick
+@given(batch=batches)
+def test_the_entropy_bonus_is_the_same_under_every_aggregation(row, batch):
+    plain = Rule(**{**dict(row.rule), "entropy": {"kind": "none"}})
+    trained = batch.cleaned().trained()
+    bonus = weights(row, batch) - plain.weights(batch, state_of(row.rule))[0]
+    close(bonus, np.where(trained.mask != 0, row.rule.entropy.weights(trained), 0))
+    exact = row.rule.entropy_weights(batch)
+    beta = row.rule.entropy.beta if row.rule.entropy.kind == "exact" else 0.0
+    assert exact.sum() == pytest.approx(beta * trained.mask.any())
 
 
 @rows

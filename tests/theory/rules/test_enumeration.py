@@ -11,18 +11,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from theory.rules import (
+    CISPO,
+    GMPO,
+    GSPO,
+    K1,
+    K2,
     K3,
     SGD,
     Batch,
     GroupMean,
     GroupMeanStd,
+    KAbs,
     LeaveOneOut,
     MaxRL,
+    PolicyGradient,
     PPOClip,
     Raw,
     Rule,
+    SampledEntropy,
+    SequenceClip,
     SequenceSum,
     TokenMean,
+    entropy_gradient,
 )
 
 quick = settings(max_examples=15, deadline=None, derandomize=True, database=None)
@@ -97,12 +107,42 @@ def test_the_group_mean_shrinks_the_gradient_by_n_minus_one_over_n(seed, n):
     np.testing.assert_allclose(expected_update(rule_of(GroupMean(), n), pi, r), expected, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    "objective",
+    [PPOClip(), PPOClip(dual_clip=3), CISPO(clip_high=1), GSPO(), GMPO(), SequenceClip()],
+    ids=lambda objective: objective.kind,
+)
 @quick
 @given(seed=seeds)
-def test_on_policy_clipping_changes_no_expectation(seed):
+def test_on_policy_clipping_changes_no_expectation(objective, seed):
     pi, r = bandit(seed)
-    clipped = rule_of(LeaveOneOut(), 2, objective=PPOClip())
+    clipped = rule_of(LeaveOneOut(), 2, objective=objective)
     np.testing.assert_allclose(expected_update(clipped, pi, r), exact(pi, r), atol=1e-12)
+
+
+def off_policy_update(rule: Rule, pi: np.ndarray, old: np.ndarray, rewards: np.ndarray) -> np.ndarray:
+    """Expected update of one rollout of one token drawn from `old`, at the policy pi."""
+    total = np.zeros(len(pi))
+    for arm in range(len(pi)):
+        logp, old_logp = np.log(pi[[arm]])[:, None], np.log(old[[arm]])[:, None]
+        batch = Batch(logp, old_logp, logp, rewards[[arm]], np.zeros(1, dtype=int), np.ones((1, 1)))
+        total += old[arm] * rule.weights(batch)[0][0, 0] * (np.eye(len(pi))[arm] - pi)
+    return total
+
+
+@quick
+@given(seed=seeds)
+def test_off_policy_the_ratio_is_unbiased_where_no_clip_binds_and_without_it_is_not(seed):
+    (pi, r), old = bandit(seed), bandit(seed + 1)[0]
+    ratios = pi / old
+    high = ratios.max() + 1
+    wide = [PPOClip(clip_low=0.9999, clip_high=high), CISPO(clip_high=high)]
+    wide += [SequenceClip(clip_low=0.9999, clip_high=high), GSPO(clip_low=0.9999, clip_high=high)]
+    for objective in wide:
+        actual = off_policy_update(rule_of(Raw(), 1, objective=objective), pi, old, np.abs(r))
+        np.testing.assert_allclose(actual, exact(pi, np.abs(r)), atol=1e-12)
+    plain = off_policy_update(rule_of(Raw(), 1, objective=PolicyGradient()), pi, old, np.abs(r))
+    assert np.linalg.norm(plain - exact(pi, np.abs(r))) > 1e-9
 
 
 @quick
@@ -134,6 +174,11 @@ def test_a_batch_of_single_rollouts_is_the_mean_of_single_updates(seed):
     np.testing.assert_allclose(update(rule_of(Raw(), 4), pi, r, arms), singles, atol=1e-12)
 
 
+def reverse_kl(pi: np.ndarray, ref: np.ndarray) -> np.ndarray:
+    """Gradient of KL(pi || ref) in the logits of pi: pi_b (log pi_b / ref_b - KL)."""
+    return exact(pi, np.log(pi / ref))
+
+
 @quick
 @given(seed=seeds, beta=st.floats(0.01, 2))
 def test_k3_in_the_loss_descends_the_forward_kl(seed, beta):
@@ -142,8 +187,83 @@ def test_k3_in_the_loss_descends_the_forward_kl(seed, beta):
     rule = rule_of(Raw(), 1, kl=K3(beta=beta))
     actual = expected_update(rule, pi, np.zeros(3), ref)
     np.testing.assert_allclose(actual, beta * (ref - pi), atol=1e-12)
-    reverse = -pi * (np.log(pi / ref) - pi @ np.log(pi / ref))
-    assert np.linalg.norm(actual - beta * reverse) > 1e-9
+    assert np.linalg.norm(actual + beta * reverse_kl(pi, ref)) > 1e-9
+
+
+@quick
+@given(seed=seeds, beta=st.floats(0.01, 2), n=st.sampled_from([1, 2]))
+def test_k1_in_the_loss_only_adds_noise(seed, beta, n):
+    pi, ref = bandit(seed)[0], bandit(seed + 1)[0]
+    rule = rule_of(Raw(), n, kl=K1(beta=beta))
+    np.testing.assert_allclose(expected_update(rule, pi, np.zeros(3), ref), 0, atol=1e-12)
+    assert np.linalg.norm(update(rule, pi, np.zeros(3), [0] * n, ref)) > 1e-6
+
+
+@quick
+@given(seed=seeds, beta=st.floats(0.01, 2), n=st.sampled_from([2, 3]))
+def test_k2_in_the_loss_and_k1_in_the_reward_descend_the_reverse_kl(seed, beta, n):
+    """Leave-one-out keeps the expectation, so the penalised reward may pass through it too."""
+    (pi, r), ref = bandit(seed), bandit(seed + 1)[0]
+    expected = exact(pi, r) - beta * reverse_kl(pi, ref)
+    for kl in (K2(beta=beta), K1(beta=beta, place="reward")):
+        for signal in (Raw(), LeaveOneOut()):
+            actual = expected_update(rule_of(signal, n, kl=kl), pi, r, ref)
+            np.testing.assert_allclose(actual, expected, atol=1e-11)
+
+
+@quick
+@given(seed=seeds)
+def test_every_other_kl_gradient_is_that_of_its_own_value_or_of_none(seed):
+    """In the reward, k_x gives -sum over arms of grad pi times k_x: by enumeration, from the printed values."""
+    pi, ref = bandit(seed)[0], bandit(seed + 1)[0]
+    d = np.log(ref / pi)
+    printed = {K2: d**2 / 2, K3: np.exp(d) - d - 1, KAbs: np.abs(d)}
+    for kind, value in printed.items():
+        actual = expected_update(rule_of(Raw(), 1, kl=kind(beta=0.7, place="reward")), pi, np.zeros(3), ref)
+        np.testing.assert_allclose(actual, -0.7 * exact(pi, value), atol=1e-12)
+        assert np.linalg.norm(actual + 0.7 * reverse_kl(pi, ref)) > 1e-9
+    actual = expected_update(rule_of(Raw(), 1, kl=KAbs(beta=0.7)), pi, np.zeros(3), ref)
+    np.testing.assert_allclose(actual, 0.7 * exact(pi, np.sign(d)), atol=1e-12)
+
+
+@quick
+@given(seed=seeds)
+def test_k1_and_k3_estimate_the_kl_without_bias(seed):
+    pi, ref = bandit(seed, 5)[0], bandit(seed + 1, 5)[0]
+    logs = np.log(pi)[:, None]
+    batch = Batch(logs, logs, np.log(ref)[:, None], 0 * pi, np.zeros(5, dtype=int), np.ones((5, 1)))
+    value = {kind: pi @ kind(beta=1, place="reward").penalty(batch) for kind in (K1, K2, K3)}
+    kl = pi @ np.log(pi / ref)
+    assert value[K1] == pytest.approx(kl, abs=1e-12) and value[K3] == pytest.approx(kl, abs=1e-12)
+    assert value[K2] != pytest.approx(kl, abs=1e-9)
+
+
+@quick
+@given(seed=seeds, n=st.sampled_from([1, 2, 3]), beta=st.floats(0.01, 2))
+def test_the_sampled_entropy_bonus_climbs_the_exact_entropy(seed, n, beta):
+    pi = bandit(seed)[0]
+    centres = ("none", "group") if n > 1 else ("none",)
+    for centre in centres:
+        rule = rule_of(Raw(), n, entropy=SampledEntropy(beta=beta, centre=centre))
+        actual = expected_update(rule, pi, np.zeros(3))
+        np.testing.assert_allclose(actual, beta * entropy_gradient(np.log(pi)), atol=1e-12)
+
+
+@quick
+@given(seed=seeds)
+def test_off_policy_the_sampled_entropy_bonus_stays_unbiased(seed):
+    pi, old = bandit(seed)[0], bandit(seed + 1)[0]
+    actual = off_policy_update(rule_of(Raw(), 1, entropy=SampledEntropy(beta=1)), pi, old, np.zeros(3))
+    np.testing.assert_allclose(actual, entropy_gradient(np.log(pi)), atol=1e-12)
+
+
+def test_centring_the_sampled_entropy_lowers_its_variance_near_uniform():
+    """At the uniform policy every surprise is log K: centred by the others it is exactly zero."""
+    pi = np.full(4, 0.25)
+    centred = rule_of(Raw(), 2, entropy=SampledEntropy(beta=1, centre="group"))
+    plain = rule_of(Raw(), 2, entropy=SampledEntropy(beta=1))
+    np.testing.assert_allclose(update(centred, pi, np.zeros(4), [1, 2]), 0, atol=1e-15)
+    assert np.linalg.norm(update(plain, pi, np.zeros(4), [1, 2])) > 0.5
 
 
 @pytest.mark.parametrize("p", [0.1, 0.6])

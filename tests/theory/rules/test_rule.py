@@ -11,13 +11,15 @@ import pytest
 from pydantic import ValidationError
 
 import theory.rules
-from tests.theory.rules.table import round_of
-from theory.rules import PRESETS, SGD, Adam, GroupMean, LeaveOneOut, Rule, preset
+from tests.theory.rules.table import random_batch, round_of
+from theory.rules import PRESETS, SGD, Adam, Batch, GroupMean, LeaveOneOut, Rule, preset
 from theory.rules.aggregation import Aggregation
+from theory.rules.entropy import Entropy
 from theory.rules.kl import KL
 from theory.rules.objectives import Objective
 from theory.rules.signals import Signal
 
+UNIONS = {"objective": Objective, "aggregation": Aggregation, "kl": KL, "entropy": Entropy}
 BASE = {"optimiser": {"kind": "sgd", "eta": 0.1}, "rollouts": 2}
 
 
@@ -60,8 +62,66 @@ BASE = {"optimiser": {"kind": "sgd", "eta": 0.1}, "rollouts": 2}
         ({"signal": {"kind": "median"}}, "median"),
         ({"objective": {"kind": "ppo_clip", "clip_low": 1.0}}, "clip_low"),
         ({"objective": {"kind": "ppo_clip", "clip_high": 0.0}}, "clip_high"),
+        ({"objective": {"kind": "ppo_clip", "dual_clip": 1.0}}, "dual_clip"),
+        ({"objective": {"kind": "cispo"}}, "clip_high"),
+        ({"objective": {"kind": "cispo", "clip_high": 1, "clip_low": 1.5}}, "clip_low"),
+        ({"objective": {"kind": "gspo", "clip_low": 1.0}}, "clip_low"),
+        ({"objective": {"kind": "gmpo", "clip_low": 0}}, "clip_low"),
+        ({"objective": {"kind": "policy_gradient", "clip_low": 0.2}}, "clip_low"),
         ({"kl": {"kind": "k3", "beta": 0}}, "beta"),
+        ({"kl": {"kind": "k1", "beta": 0, "place": "reward"}}, "beta"),
+        ({"kl": {"kind": "k2", "beta": 0.1, "place": "signal"}}, "place"),
+        ({"kl": {"kind": "k2", "beta": 0.1, "refresh": 0}}, "refresh"),
+        (
+            {"kl": {"kind": "k1", "beta": 0.1, "refresh": 5}},
+            'refresh = 5 changes nothing for k1 in the loss.*use place "reward", or use k2',
+        ),
+        (
+            {"kl": {"kind": "k2", "beta": 0.1, "refresh": 1}},
+            "refresh = 1 with epochs = 1.*refresh >= 2 or ep",
+        ),
+        (
+            {"kl": {"kind": "k1", "beta": 0.1, "place": "reward", "refresh": 1}, "epochs": 3},
+            'refresh = 1 in place "reward".*give refresh >= 2',
+        ),
+        ({"entropy": {"kind": "exact", "beta": 0}}, "beta"),
+        ({"entropy": {"kind": "exact", "beta": 1, "centre": "group"}}, "centre"),
+        ({"entropy": {"kind": "none", "beta": 1}}, "beta"),
+        (
+            {"entropy": {"kind": "sampled", "beta": 1, "centre": "group"}, "rollouts": 1},
+            'centre "group" needs rollouts >= 2, got 1.*use centre "none"',
+        ),
+        ({"aggregation": {"kind": "micro_batch_token_mean"}}, "micro_batch"),
+        ({"aggregation": {"kind": "micro_batch_token_mean", "micro_batch": 0}}, "micro_batch"),
+        ({"epochs": 0}, "epochs"),
+        ({"optimiser": {"kind": "sgd", "eta": 0.1, "momentum": 1.0}}, "momentum"),
+        ({"optimiser": {"kind": "sgd", "eta": 0.1, "nesterov": True}}, "nesterov.*give momentum > 0"),
+        ({"optimiser": {"kind": "sgd", "eta": 0.1, "clip_norm": 0}}, "clip_norm"),
+        ({"optimiser": {"kind": "adam", "eta": 0.1, "momentum": 0.9}}, "momentum"),
+        ({"optimiser": {"kind": "sgd", "eta": 0.1, "schedule": {"kind": "linear"}}}, "steps"),
+        ({"optimiser": {"kind": "sgd", "eta": 0.1, "schedule": {"kind": "constant", "steps": 9}}}, "steps"),
+        (
+            {
+                "optimiser": {
+                    "kind": "adam",
+                    "eta": 0.1,
+                    "schedule": {"kind": "cosine", "steps": 5, "warmup": 5},
+                }
+            },
+            "warmup = 5 of steps = 5 leaves none to decay in; give warmup < steps",
+        ),
+        (
+            {
+                "optimiser": {
+                    "kind": "sgd",
+                    "eta": 0.1,
+                    "schedule": {"kind": "linear", "steps": 5, "final": 1.0},
+                }
+            },
+            "final",
+        ),
         ({"kl": {"kind": "none", "beta": 0.1}}, "beta"),
+        ({"kl": {"kind": "none", "refresh": 2}}, "refresh"),
         ({"aggregation": {"kind": "constant"}}, "divisor"),
         ({"aggregation": {"kind": "constant", "divisor": 0}}, "divisor"),
         ({"aggregation": {"kind": "token_mean", "divisor": 3}}, "divisor"),
@@ -106,7 +166,7 @@ def test_hashes_tell_all_presets_and_settings_apart():
 
 def test_a_hash_does_not_drift_between_machines_or_versions():
     """SHA-256 of the canonical JSON; a change here orphans every stored result, so it must be deliberate."""
-    assert preset("minimalist").hash == "876668ba7200"
+    assert preset("minimalist").hash == "bc7063176e45"
 
 
 def test_a_preset_takes_eta_and_rollouts():
@@ -140,7 +200,7 @@ def test_extra_rollouts_make_one_rollout_legal():
     assert Rule(signal=GroupMean(extra=1), optimiser=SGD(eta=1)).roles == (0, 1)
 
 
-# Another value of every field of every part; a field that is missing here fails the test below.
+# Another value of every field of every signal; a field that is missing here fails the test below.
 EXTRA = {"extra": 1, "singleton": "raw"}
 SCALE = {"ddof": 0, "eps": 0.2, "eps_place": "sqrt(var+eps)"}
 WHITEN = {"weighting": "rollout", "ddof": 1, "eps": 0.2, "eps_place": "sqrt(var+eps)"}
@@ -161,34 +221,14 @@ ALTERNATIVES: dict[str, dict[str, Any]] = {
     "opo": EXTRA,
     "gpg": EXTRA,
     "pass_at_k": {**EXTRA, **SCALE},
-    "policy_gradient": {},
-    "ppo_clip": {"clip_low": 0.5, "clip_high": 0.5},
-    "sequence_sum": {},
-    "token_mean": {},
-    "sequence_mean_token_mean": {},
-    "constant": {"divisor": 3},
-    "none": {},
-    "k3": {"beta": 0.2},
 }
-REQUIRED = {"constant": {"divisor": 2}, "k3": {"beta": 0.1}}
-PARTS = [
-    (part, spec)
-    for part, union in (
-        ("signal", Signal),
-        ("objective", Objective),
-        ("aggregation", Aggregation),
-        ("kl", KL),
-    )
-    for spec in get_args(get_args(union)[0])
-]
 
 
-@pytest.mark.parametrize(("part", "spec"), PARTS, ids=lambda x: getattr(x, "__name__", x))
-def test_every_field_changes_the_weights_and_the_hash(part, spec):
+@pytest.mark.parametrize("spec", get_args(get_args(Signal)[0]), ids=lambda spec: spec.__name__)
+def test_every_field_of_a_signal_changes_the_weights_and_the_hash(spec):
     kind = spec.model_fields["kind"].default
     assert set(ALTERNATIVES[kind]) == set(spec.model_fields) - {"kind"}
-    fields = {"kind": kind, **REQUIRED.get(kind, {})}
-    reference = Rule(**{**BASE, part: fields})
+    reference = Rule(**{**BASE, "signal": {"kind": kind}})
     rounds = [round_of(seed, roles=True) for seed in range(20)]
     # Rounds that masking leaves with a single rollout, for what happens then.
     rounds += [b._replace(role=np.where(np.arange(6) == 0, 0, 2)) for b in rounds[:8]]
@@ -202,9 +242,73 @@ def test_every_field_changes_the_weights_and_the_hash(part, spec):
 
     expected = played(reference)
     for field, value in ALTERNATIVES[kind].items():
-        changed = Rule(**{**BASE, part: {**fields, field: value}})
+        changed = Rule(**{**BASE, "signal": {"kind": kind, field: value}})
         assert changed.hash != reference.hash
         assert any(np.any(a != b) for a, b in zip(played(changed), expected, strict=True)), field
+
+
+# A specification, and another value for each of its fields: each must change the weights of some batch.
+MUTATIONS: list[tuple[str, dict, dict]] = [
+    ("objective", {"kind": "policy_gradient"}, {}),
+    ("objective", {"kind": "ppo_clip"}, {"clip_low": 0.5, "clip_high": 0.5, "dual_clip": 1.3}),
+    ("objective", {"kind": "cispo", "clip_high": 0.2}, {"clip_low": 0.3, "clip_high": 0.5}),
+    ("objective", {"kind": "gspo"}, {"clip_low": 0.3, "clip_high": 0.5}),
+    ("objective", {"kind": "sequence_clip"}, {"clip_low": 0.5, "clip_high": 0.9}),
+    ("objective", {"kind": "gmpo"}, {"clip_low": 0.1, "clip_high": 0.1}),
+    ("aggregation", {"kind": "sequence_sum"}, {}),
+    ("aggregation", {"kind": "token_mean"}, {}),
+    ("aggregation", {"kind": "sequence_mean_token_mean"}, {}),
+    ("aggregation", {"kind": "constant", "divisor": 2}, {"divisor": 3}),
+    ("aggregation", {"kind": "micro_batch_token_mean", "micro_batch": 2}, {"micro_batch": 3}),
+    *(("kl", {"kind": k, "beta": 0.1}, {"beta": 0.2, "place": "reward"}) for k in ("k1", "k2", "k3", "abs")),
+    *(
+        ("kl", {"kind": k, "beta": 0.1, "place": "reward"}, {"beta": 0.2, "place": "loss"})
+        for k in ("k1", "k3")
+    ),
+    ("entropy", {"kind": "none"}, {}),
+    ("entropy", {"kind": "exact", "beta": 0.1}, {"beta": 0.2}),
+    ("entropy", {"kind": "sampled", "beta": 0.1}, {"beta": 0.2, "centre": "group"}),
+]
+# Fields that move the run and not the weights of one batch: held by test_optimiser and by the trainer's tests.
+ELSEWHERE = {"kind", "refresh"}
+
+
+@pytest.mark.parametrize(("part", "fields", "changes"), MUTATIONS)
+def test_every_field_changes_the_weights_and_the_hash(part, fields, changes):
+    reference = Rule(**{**BASE, part: fields})
+    assert set(type(getattr(reference, part)).model_fields) - ELSEWHERE == set(changes), (
+        "a field without a test"
+    )
+    batches = [random_batch(seed) for seed in range(20)]
+    for field, value in changes.items():
+        changed = Rule(**{**BASE, part: {**fields, field: value}})
+        assert changed.hash != reference.hash
+        assert any(differ(changed, reference, b) for b in batches), field
+
+
+def differ(one: Rule, other: Rule, batch: Batch) -> bool:
+    return any(
+        np.any(a != b)
+        for a, b in (
+            (one.weights(batch)[0], other.weights(batch)[0]),
+            (one.entropy_weights(batch), other.entropy_weights(batch)),
+        )
+    )
+
+
+@pytest.mark.parametrize("part", ["objective", "aggregation", "kl", "entropy"])
+def test_every_kind_of_these_parts_is_mutated(part):
+    """The union's members against the table above, so that a new one cannot be forgotten."""
+    union = get_args(get_args(UNIONS[part])[0])
+    listed = {fields["kind"] for name, fields, _ in MUTATIONS if name == part}
+    kinds = {member.model_fields["kind"].default for member in union}
+    assert kinds - {"none"} <= listed
+
+
+def test_refresh_is_part_of_the_hash():
+    fixed, moving = (Rule(**BASE, kl={"kind": "k2", "beta": 0.1, "refresh": n}) for n in (None, 3))
+    assert fixed.hash != moving.hash
+    assert Rule(**BASE, kl={"kind": "k2", "beta": 0.1, "refresh": 1}, epochs=2).kl.refresh == 1
 
 
 def test_the_public_names_are_the_listed_ones():
