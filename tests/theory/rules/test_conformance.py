@@ -34,7 +34,7 @@ orderless_rows = pytest.mark.parametrize(
 batches = st.builds(round_of, st.integers(0, 2**32 - 1), on_policy=st.booleans(), roles=st.booleans())
 seeds = st.integers(0, 2**32 - 1)
 # Few examples a row, since four dozen rows run every property.
-quick = settings(max_examples=3, deadline=None, derandomize=True, database=None)
+quick = settings(max_examples=2, deadline=None, derandomize=True, database=None)
 # Each row compiles once and runs once.
 COMPILE_FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
@@ -314,10 +314,9 @@ def test_weights_are_the_gradient_of_the_printed_loss(row):
 
 @pytest.mark.parametrize("row", TABLE[-1:], ids=lambda row: row.name)
 def test_weights_are_the_gradient_of_the_printed_loss_in_jax_too(row):
-    for seed in (0, 5):
-        batch = round_of(seed, roles=True)
-        gradient = jax.grad(lambda x, b=batch: row.loss(JAX, x, b))(jnp.asarray(batch.logprobs))
-        close(-gradient, weights(row, batch))
+    batch = round_of(5)
+    gradient = jax.grad(lambda x: row.loss(JAX, x, batch))(jnp.asarray(batch.logprobs))
+    close(-gradient, weights(row, batch))
 
 
 @rows
