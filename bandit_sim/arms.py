@@ -3,50 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-import jax
-import jax.core
 import numpy as np
 from jax.tree_util import register_dataclass
 from numpy.typing import ArrayLike
 
+from bandit_sim._checks import Array, check_flip, check_mass, check_reward, check_shape, concrete, floats
 from theory.response_tree import ResponseTree
-
-Array = Any  # NumPy at construction, a JAX tracer inside the compiled simulation
-
-
-def _concrete(*arrays: Array) -> bool:
-    """Whether the values can be looked at: a tracer (or a tree mapping's placeholder) cannot be validated."""
-    return all(isinstance(a, np.ndarray | jax.Array) and not isinstance(a, jax.core.Tracer) for a in arrays)
-
-
-def _floats(values: ArrayLike) -> np.ndarray:
-    array = np.asarray(values)
-    return array if np.issubdtype(array.dtype, np.floating) else array.astype(np.float64)
-
-
-def _check_reward(reward: Array) -> None:
-    bad = np.flatnonzero(~np.isfinite(np.asarray(reward)))
-    if bad.size:
-        raise ValueError(
-            f"reward of arm {bad[0]} is {np.asarray(reward)[bad[0]]}; give every arm a finite reward, "
-            "and score an unparsable answer by an explicit policy (for example 0)"
-        )
-
-
-def _check_mass(mass: Array) -> None:
-    values = np.asarray(mass)
-    bad = np.flatnonzero(~(np.isfinite(values) & (values >= 0)))
-    if bad.size:
-        raise ValueError(f"mass of arm {bad[0]} is {values[bad[0]]}; masses are finite and not negative")
-    if not values.sum() > 0:
-        raise ValueError("the masses sum to 0; at least one arm needs a positive mass")
-
-
-def _check_shape(name: str, array: Array, shape: tuple[int, ...]) -> None:
-    if np.shape(array) != shape:
-        raise ValueError(f"{name} has shape {np.shape(array)}, expected {shape}")
 
 
 @register_dataclass
@@ -57,16 +20,19 @@ class Arms:
     Arguments:
         logits: (K,) initial logits; -inf is an arm that is never pulled.
         reward: (K,) reward of each arm.
-    Errors: ValueError naming the arm whose reward or logit is not a number.
+        flip: (K,) chance that a noisy verifier misjudges the arm; None is 0 for all.
+    Errors: ValueError naming the arm whose reward, logit or flip is not such a number.
     """
 
     logits: Array
     reward: Array
+    flip: Array | None = None
 
     def __post_init__(self) -> None:
-        if _concrete(self.logits, self.reward):
-            _check_shape("reward", self.reward, np.shape(self.logits))
-            _check_reward(self.reward)
+        if concrete(self.logits, self.reward):
+            check_shape("reward", self.reward, np.shape(self.logits))
+            check_reward(self.reward)
+            check_flip(self.flip, self.reward)
             values = np.asarray(self.logits)
             bad = np.flatnonzero(np.isnan(values) | (values == np.inf))
             if bad.size:
@@ -77,10 +43,10 @@ class Arms:
     @classmethod
     def from_masses(cls, masses: ArrayLike, reward: ArrayLike) -> Arms:
         """Arms with probabilities masses (K,) / sum of masses, and reward (K,)."""
-        mass = _floats(masses)
-        _check_mass(mass)
+        mass = floats(masses)
+        check_mass(mass)
         with np.errstate(divide="ignore"):
-            return cls(logits=np.log(mass / mass.sum()), reward=_floats(reward))
+            return cls(logits=np.log(mass / mass.sum()), reward=floats(reward))
 
     @classmethod
     def two_class(cls, *, arms: int, correct: int, p0: float) -> Arms:
@@ -104,20 +70,23 @@ class ParticleArms:
         mass: (L,) probability of each particle; normalised by the engine's softmax.
         reward: (L,) reward of each particle.
         kernel: (L, L) inner products of the responses' scores, in nats per unit of eta times weight.
+        flip: (L,) chance that a noisy verifier misjudges the particle; None is 0 for all.
     Errors: ValueError naming the particle or the shape.
     """
 
     mass: Array
     reward: Array
     kernel: Array
+    flip: Array | None = None
 
     def __post_init__(self) -> None:
-        if _concrete(self.mass, self.reward, self.kernel):
+        if concrete(self.mass, self.reward, self.kernel):
             particles = len(self.mass)
-            _check_shape("reward", self.reward, (particles,))
-            _check_shape("kernel", self.kernel, (particles, particles))
-            _check_mass(self.mass)
-            _check_reward(self.reward)
+            check_shape("reward", self.reward, (particles,))
+            check_shape("kernel", self.kernel, (particles, particles))
+            check_mass(self.mass)
+            check_reward(self.reward)
+            check_flip(self.flip, self.reward)
             if not np.all(np.isfinite(np.asarray(self.kernel))):
                 raise ValueError("kernel holds a value that is not finite; probe again in float32 or float64")
 
@@ -146,6 +115,7 @@ class TreeArms:
         span: (L, T) how many tokens of the leaf they carry; 0 beyond the response's end.
         reward: (L,) reward of the leaf.
         kernel: (E, E) inner products of the edges' scores.
+        flip: (L,) chance that a noisy verifier misjudges the leaf; None is 0 for all.
     Errors: ValueError naming the leaf.
     Valid when: a tail's tokens are alike: each has an equal share of its log-probability, and the tail moves
         with their mean weight.
@@ -159,10 +129,12 @@ class TreeArms:
     span: Array
     reward: Array
     kernel: Array
+    flip: Array | None = None
 
     def __post_init__(self) -> None:
-        if _concrete(self.reward):
-            _check_reward(self.reward)
+        if concrete(self.reward):
+            check_reward(self.reward)
+            check_flip(self.flip, self.reward)
 
     @classmethod
     def from_tree(cls, tree: ResponseTree, tokens: int | None = None) -> TreeArms:

@@ -36,8 +36,9 @@ class Seen(NamedTuple):
 
     @property
     def probability(self) -> jax.Array:
-        """(A,) pi of every choice."""
-        return jnp.exp(self.engine.log_probabilities(self.arms, self.carry.state))
+        """(A,) probability that a rollout of the round is this choice; held-out queries have none."""
+        pi = jnp.exp(self.engine.log_probabilities(self.arms, self.carry.state))
+        return self.engine.frequency(self.arms).astype(pi.dtype) * pi
 
     @property
     def truth(self) -> jax.Array:
@@ -62,6 +63,11 @@ class Observable(NamedTuple):
 def success(seen: Seen, memory: Any) -> jax.Array:
     """p = sum_a pi_a r_a of the true rewards, before the round's update; exact."""
     return seen.engine.success(seen.arms, seen.carry.state)
+
+
+def held_out(seen: Seen, memory: Any) -> jax.Array:
+    """Mean success of the held-out queries before the round's update; exact. Needs arms that have some."""
+    return seen.engine.held_out(seen.arms, seen.carry.state)
 
 
 def reward(seen: Seen, memory: Any) -> jax.Array:
@@ -121,6 +127,7 @@ def _pulled(seen: Seen, before: jax.Array) -> jax.Array:
 
 OBSERVABLES: dict[str, Observable] = {
     "success": Observable(success),
+    "held_out": Observable(held_out),
     "reward": Observable(reward),
     "entropy": Observable(entropy),
     "winner_share": Observable(winner_share),

@@ -9,28 +9,31 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bandit_sim.arms import Arms, ParticleArms, TreeArms
-from bandit_sim.engines import Engine, engine_for
+from bandit_sim.engines import AnyArms, Engine, engine_for
 from bandit_sim.step import Carry, Draws, Knobs, check_pair, start, update
 from theory.rules.rule import Rule
-
-AnyArms = Arms | ParticleArms | TreeArms
 
 
 def replay(arms: AnyArms, rule: Rule, choices: ArrayLike, rewards: ArrayLike) -> NDArray[np.float64]:
     """(S, T) success p before each round, when the draws are given: p of a replica from its own history.
 
     Arguments:
-        choices: (S, T, n) arm, particle or leaf of each rollout; -1 where unknown (it pushes nothing).
+        choices: (S, T, n) arm, particle or leaf of each rollout, n for each query of the batch; -1 where unknown
+            (it pushes nothing).
         rewards: (S, T, n) reward of each rollout; it stands in for the arms' own.
     Errors: ValueError naming the replica and round of a choice out of range or a reward not finite.
     """
     engine = engine_for(arms)
     check_pair(engine, rule)
     chosen, paid = np.asarray(choices), np.asarray(rewards)
-    if chosen.ndim != 3 or chosen.shape[2] != rule.rollouts or paid.shape != chosen.shape:
+    pulls = rule.rollouts * engine.pick(arms, jax.random.key(0)).shape[0]
+    if chosen.ndim != 3 or chosen.shape[2] != pulls or paid.shape != chosen.shape:
         raise ValueError(
-            f"choices {chosen.shape} and rewards {paid.shape}; give both (replicas, rounds, {rule.rollouts})"
+            f"choices {chosen.shape} and rewards {paid.shape}; give both (replicas, rounds, {pulls})"
+        )
+    if engine.query_count(arms) > 1 and (chosen == -1).any():
+        raise ValueError(
+            "choices holds -1: with several queries, no query can be told for an unknown response"
         )
     count = np.shape(arms.reward)[0]
     for name, array, bad in (
@@ -49,9 +52,10 @@ def replay(arms: AnyArms, rule: Rule, choices: ArrayLike, rewards: ArrayLike) ->
 def _replay(engine: Engine, rule: Rule, arms: AnyArms, choices: jax.Array, rewards: jax.Array) -> jax.Array:
     begin = engine.init(arms)
     knobs = Knobs(jnp.asarray(rule.optimiser.eta, begin.dtype), jnp.asarray(rule.rollouts, jnp.int32))
-    queries, present = jnp.zeros(rule.rollouts, jnp.int32), jnp.ones(rule.rollouts, bool)
+    present = jnp.ones(choices.shape[2], bool)
 
     def one_round(carry: Carry, given: tuple[jax.Array, jax.Array]) -> tuple[Carry, jax.Array]:
+        queries = engine.query_of(arms, jnp.maximum(given[0], 0))
         draws = Draws(given[0], given[1].astype(carry.state.dtype), queries, present)
         return update(engine, rule, arms, carry, draws, knobs)[0], engine.success(arms, carry.state)
 

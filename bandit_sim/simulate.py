@@ -12,16 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from bandit_sim.arms import Arms, ParticleArms, TreeArms
-from bandit_sim.engines import Engine, engine_for
+from bandit_sim.engines import AnyArms, Engine, engine_for
 from bandit_sim.keys import root_key, round_key
 from bandit_sim.observe import OBSERVABLES, Observable, Seen, class_masses
 from bandit_sim.step import Carry, Draws, Knobs, check_pair, draw, push, start, update
-from bandit_sim.verifiers import Clean, Verifier
+from bandit_sim.verifiers import Clean, VerifierSpec, check_verifier, length_and_flip
 from theory.curves import Curves
 from theory.rules.rule import Rule
 
-AnyArms = Arms | ParticleArms | TreeArms
 Observe = Sequence[str]
 DType = Literal["float32", "float64"]
 
@@ -37,7 +35,7 @@ def simulate(
     *,
     observe: Observe = ("success", "reward"),
     every: int = 1,
-    verifier: Verifier | None = None,
+    verifier: VerifierSpec | None = None,
     dtype: DType | None = None,
     devices: Sequence[jax.Device] | None = None,
     chunk: int | None = None,
@@ -83,7 +81,7 @@ def simulate_grid(
     *,
     observe: Observe = ("success", "reward"),
     every: int = 1,
-    verifier: Verifier | None = None,
+    verifier: VerifierSpec | None = None,
     dtype: DType | None = None,
     devices: Sequence[jax.Device] | None = None,
     chunk: int | None = None,
@@ -107,6 +105,8 @@ def simulate_grid(
     rule = _common_rule([rule for _, rule in cases])
     check_pair(engine, rule)
     verifier = Clean() if verifier is None else verifier
+    for arms, _ in cases:
+        check_verifier(verifier, arms)
     devices = list(devices) if devices is not None else jax.devices()[:1]
     with jax.enable_x64(True) if dtype == "float64" else nullcontext():
         structure, stacked = _stack([arms for arms, _ in cases], dtype)
@@ -150,8 +150,10 @@ def simulate_grid(
     ]
 
 
-def expected_step(arms: AnyArms, rule: Rule, verifier: Verifier | None = None) -> float:
-    """E[p after one round] - p from the base policy, by enumeration of every arm; needs `rule.rollouts` = 1.
+def expected_step(arms: AnyArms, rule: Rule, verifier: VerifierSpec | None = None) -> float:
+    """E[p after one round] - p from the base policy, by enumeration of every arm and every reward it may be paid.
+
+    Needs one rollout per round: `rule.rollouts` = 1 and, for contexts, a batch of one query.
 
     Valid when: enable jax_enable_x64 (and give float64 arms) where eta is small; p and p' nearly cancel.
     """
@@ -159,7 +161,11 @@ def expected_step(arms: AnyArms, rule: Rule, verifier: Verifier | None = None) -
     check_pair(engine, rule)
     if rule.rollouts != 1:
         raise ValueError(f"rule.rollouts = {rule.rollouts}; enumeration needs one rollout per round")
-    return float(_expected_step(engine, rule, Clean() if verifier is None else verifier, arms))
+    if (batch := engine.pick(arms, jax.random.key(0)).shape[0]) != 1:
+        raise ValueError(f"arms.batch = {batch}; enumeration needs a batch of one query")
+    verifier = Clean() if verifier is None else verifier
+    check_verifier(verifier, arms)
+    return float(_expected_step(engine, rule, verifier, arms))
 
 
 def knobs_of(rule: Rule, dtype: Any) -> Knobs:
@@ -197,10 +203,10 @@ def _stack(arms: Sequence[AnyArms], dtype: DType | None) -> tuple[Any, list[jax.
     """The structure of the arms, and their arrays with a leading axis over the cases, in one dtype."""
     shapes = [[np.shape(x) for x in jax.tree.leaves(a)] for a in arms]
     for i, a in enumerate(arms):
-        if type(a) is not type(arms[0]) or shapes[i] != shapes[0]:
+        if jax.tree.structure(a) != jax.tree.structure(arms[0]) or shapes[i] != shapes[0]:
             raise ValueError(
                 f"cases[{i}]: its arms are {type(a).__name__} of shapes {shapes[i]}, the first are "
-                f"{type(arms[0]).__name__} of {shapes[0]}; one grid needs arms of one kind and shape"
+                f"{type(arms[0]).__name__} of {shapes[0]}; one grid needs arms of one kind, shape and static fields"
             )
 
     def join(*leaves: Any) -> jax.Array:
@@ -232,7 +238,7 @@ def _observables(observe: Observe, rewards: np.ndarray) -> tuple[tuple[str, Obse
 def _run(
     engine: Engine,
     rule: Rule,
-    verifier: Verifier,
+    verifier: VerifierSpec,
     observe: tuple[tuple[str, Observable], ...],
     every: int,
     records: int,
@@ -289,7 +295,7 @@ def _run(
 
 
 @partial(jax.jit, static_argnames=("engine", "rule", "verifier"))
-def _expected_step(engine: Engine, rule: Rule, verifier: Verifier, arms: AnyArms) -> jax.Array:
+def _expected_step(engine: Engine, rule: Rule, verifier: VerifierSpec, arms: AnyArms) -> jax.Array:
     base_state = engine.init(arms)
     knobs = knobs_of(rule, base_state.dtype)
     base = start(engine, rule, arms, knobs)
@@ -297,15 +303,15 @@ def _expected_step(engine: Engine, rule: Rule, verifier: Verifier, arms: AnyArms
     truth = jnp.asarray(arms.reward, base.state.dtype)
 
     def change(arm: jax.Array, paid: jax.Array) -> jax.Array:
-        draws = Draws(arm[None], paid[None], jnp.zeros(1, jnp.int32), jnp.ones(1, bool))
+        draws = Draws(arm[None], paid[None], engine.query_of(arms, arm[None]), jnp.ones(1, bool))
         return engine.success(arms, update(engine, rule, arms, base, draws, knobs)[0].state) - before
 
-    rewards, chances = verifier.law(truth, jnp.ones_like(truth), jnp.zeros_like(truth))
+    everything = jnp.arange(truth.shape[0], dtype=jnp.int32)
+    _, mask = engine.token_logprobs(arms, base.state, everything)
+    rewards, chances = verifier.law(truth, *length_and_flip(arms, everything, mask))
     total = jnp.zeros_like(before)
-    mass = jnp.exp(engine.log_probabilities(arms, base.state))
+    mass = engine.frequency(arms).astype(before.dtype) * jnp.exp(engine.log_probabilities(arms, base.state))
     for paid, chance in zip(rewards, chances, strict=True):
-        changes = jax.lax.map(
-            lambda at: change(*at), (jnp.arange(truth.shape[0], dtype=jnp.int32), paid), batch_size=64
-        )
+        changes = jax.lax.map(lambda at: change(*at), (everything, paid), batch_size=64)
         total = total + jnp.where(mass > 0, mass * chance * changes, 0).sum()
     return total

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import optax
 
 from bandit_sim.engines import Engine
+from bandit_sim.engines._sampling import fine_uniform
 from bandit_sim.keys import rollout_keys
 from bandit_sim.optimiser import realise
-from bandit_sim.verifiers import Verifier
+from bandit_sim.verifiers import VerifierSpec, length_and_flip
 from theory.rules.batch import Batch
 from theory.rules.kl import NoKL
 from theory.rules.rule import Rule
@@ -66,7 +67,13 @@ def start(engine: Engine, rule: Rule, arms: Any, knobs: Knobs) -> Carry:
 
 
 def draw(
-    engine: Engine, rule: Rule, verifier: Verifier, arms: Any, state: jax.Array, key: jax.Array, knobs: Knobs
+    engine: Engine,
+    rule: Rule,
+    verifier: VerifierSpec,
+    arms: Any,
+    state: jax.Array,
+    key: jax.Array,
+    knobs: Knobs,
 ) -> Draws:
     """The rollouts of one round whose key is `key`: n for each query of the batch, query by query."""
     picked = engine.pick(arms, jax.random.fold_in(key, 2**32 - 1))
@@ -74,11 +81,11 @@ def draw(
     keys = rollout_keys(key, len(queries))
     choices = engine.sample(arms, state, keys, queries)
     rewards = jnp.asarray(arms.reward, state.dtype)[choices]
+    length, flip = length_and_flip(arms, choices, engine.token_logprobs(arms, state, choices)[1])
+    uniform = jnp.zeros_like(rewards)
     if verifier.random:
-        uniform = jax.vmap(
-            lambda k: jax.random.uniform(jax.random.fold_in(k, REWARD_STREAM), dtype=state.dtype)
-        )(keys)
-        rewards = verifier.pay(uniform, rewards, jnp.ones_like(rewards), jnp.zeros_like(rewards))
+        uniform = jax.vmap(lambda k: fine_uniform(jax.random.fold_in(k, REWARD_STREAM), rewards.dtype))(keys)
+    rewards = verifier.pay(uniform, rewards, length, flip)
     present = jnp.tile(jnp.arange(rule.rollouts, dtype=jnp.int32) < knobs.rollouts, len(picked))
     return Draws(choices, rewards, queries, present)
 

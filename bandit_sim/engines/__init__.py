@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from bandit_sim.arms import Arms, ParticleArms, TreeArms
-from bandit_sim.engines import dense, kernel, tree_kernel
+from bandit_sim.contexts import Contexts
+from bandit_sim.engines import contexts, dense, kernel, tree, tree_kernel
 from bandit_sim.engines.engine import Engine
+from bandit_sim.token_tree import TokenTree
 
-__all__ = ["Engine", "dense", "engine_for", "kernel", "tree_kernel"]
+__all__ = ["AnyArms", "Engine", "contexts", "dense", "engine_for", "kernel", "tree", "tree_kernel"]
+
+AnyArms = Arms | ParticleArms | TreeArms | TokenTree | Contexts
 
 
-def engine_for(arms: Arms | ParticleArms | TreeArms) -> Engine:
+def engine_for(arms: AnyArms) -> Engine:
     """The engine that pulls these arms. Errors: TypeError for anything else."""
     match arms:
         case Arms():
@@ -18,4 +22,10 @@ def engine_for(arms: Arms | ParticleArms | TreeArms) -> Engine:
             return kernel
         case TreeArms():
             return tree_kernel
-    raise TypeError(f"arms is a {type(arms).__name__}; give Arms, ParticleArms or TreeArms")
+        case TokenTree():
+            return tree
+        case Contexts():
+            return contexts
+    raise TypeError(
+        f"arms is a {type(arms).__name__}; give Arms, ParticleArms, TreeArms, TokenTree or Contexts"
+    )

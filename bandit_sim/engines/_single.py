@@ -16,6 +16,20 @@ def pick(arms: Any, key: jax.Array) -> jax.Array:
     return jnp.zeros(1, jnp.int32)
 
 
+def query_of(arms: Any, choices: jax.Array) -> jax.Array:
+    return jnp.zeros_like(choices)
+
+
+def frequency(arms: Any) -> jax.Array:
+    return jnp.ones(jnp.shape(arms.reward))
+
+
+def held_out(arms: Any, state: jax.Array) -> jax.Array:
+    raise ValueError(
+        f"observe: 'held_out' with {type(arms).__name__}, which hold one query; give Contexts with held-out queries"
+    )
+
+
 def entropy_of(log_probabilities: jax.Array) -> jax.Array:
     """() -sum pi log pi in nats; a choice of probability 0 adds nothing."""
     pi = jnp.exp(log_probabilities)

@@ -10,7 +10,8 @@ from bandit_sim.engines import _single
 from bandit_sim.engines._sampling import choose
 
 linear = False
-query_count, pick = _single.query_count, _single.pick
+query_count, pick, query_of = _single.query_count, _single.pick, _single.query_of
+frequency, held_out = _single.frequency, _single.held_out
 
 
 def init(arms: Arms) -> jax.Array:

@@ -23,15 +23,27 @@ class Engine(Protocol):
         ...
 
     def pick(self, arms: Any, key: jax.Array) -> jax.Array:
-        """(B,) the queries of one round's batch."""
+        """(B,) the queries of one round's batch, no two alike."""
+        ...
+
+    def query_of(self, arms: Any, choices: jax.Array) -> jax.Array:
+        """(n,) the query that each of the choices (n,) answers."""
+        ...
+
+    def frequency(self, arms: Any) -> jax.Array:
+        """(A,) share of a batch that goes to the query of each choice, in expectation; 0 for a held-out one."""
         ...
 
     def log_probabilities(self, arms: Any, state: jax.Array) -> jax.Array:
-        """(A,) log pi of every choice, given its query."""
+        """(A,) log pi of every choice as rollouts draw it, given its query."""
         ...
 
     def success(self, arms: Any, state: jax.Array) -> jax.Array:
-        """() p = sum over choices of pi times true reward; the mean over queries where there are several."""
+        """() p = sum over choices of pi times true reward; the mean over training queries where there are several."""
+        ...
+
+    def held_out(self, arms: Any, state: jax.Array) -> jax.Array:
+        """() the mean of p over the queries never trained on. Errors: ValueError where there are none."""
         ...
 
     def sample(self, arms: Any, state: jax.Array, keys: jax.Array, queries: jax.Array) -> jax.Array:

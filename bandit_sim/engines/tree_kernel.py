@@ -15,7 +15,8 @@ from bandit_sim.engines import _single
 from bandit_sim.engines._sampling import choose
 
 linear = True
-query_count, pick = _single.query_count, _single.pick
+query_count, pick, query_of = _single.query_count, _single.pick, _single.query_of
+frequency, held_out = _single.frequency, _single.held_out
 
 _IMPOSSIBLE = -1e30
 """Stands for log 0 in a sum over a path: 0 times -inf is NaN, 0 times this is 0, and its exp is 0."""
