@@ -20,6 +20,18 @@ def round_key(seed_key: jax.Array, round: jax.Array) -> jax.Array:
     return jax.random.fold_in(seed_key, round)
 
 
-def rollout_keys(key: jax.Array, rollouts: int) -> jax.Array:
-    """(rollouts,) keys of the round whose key is `key`; the first do not depend on how many there are."""
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(rollouts, dtype=jnp.uint32))
+PER_QUERY = 2**16
+"""Rollouts of one query that a round has keys for; the second half of them is for helpers."""
+
+
+def rollout_keys(key: jax.Array, queries: int, rollouts: int, drawn: int) -> jax.Array:
+    """(queries * drawn,) keys of the round whose key is `key`, query by query, trained rollouts first.
+
+    The key of a rollout depends on its place in the batch and in its query's group alone, never on how many
+    others there are. Errors: ValueError for more rollouts than keys.
+    """
+    if drawn > PER_QUERY // 2:
+        raise ValueError(f"{drawn} rollouts per query; a round has keys for {PER_QUERY // 2}")
+    place = jnp.concatenate([jnp.arange(rollouts), PER_QUERY // 2 + jnp.arange(drawn - rollouts)])
+    counter = (jnp.arange(queries)[:, None] * PER_QUERY + place[None, :]).astype(jnp.uint32)
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, counter.ravel())

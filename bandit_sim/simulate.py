@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from bandit_sim.engines import AnyArms, Engine, engine_for
 from bandit_sim.keys import root_key, round_key
 from bandit_sim.observe import OBSERVABLES, Observable, Seen, class_masses
-from bandit_sim.step import Carry, Draws, Knobs, check_pair, draw, push, start, update
+from bandit_sim.step import Carry, Draws, Knobs, batch_of, check_pair, draw, push, start, update
 from bandit_sim.verifiers import Clean, VerifierSpec, check_verifier, length_and_flip
 from theory.curves import Curves
 from theory.rules.rule import Rule
@@ -159,8 +159,8 @@ def expected_step(arms: AnyArms, rule: Rule, verifier: VerifierSpec | None = Non
     """
     engine = engine_for(arms)
     check_pair(engine, rule)
-    if rule.rollouts != 1:
-        raise ValueError(f"rule.rollouts = {rule.rollouts}; enumeration needs one rollout per round")
+    if rule.drawn != 1:
+        raise ValueError(f"the rule draws {rule.drawn} rollouts; enumeration needs one rollout per round")
     if (batch := engine.pick(arms, jax.random.key(0)).shape[0]) != 1:
         raise ValueError(f"arms.batch = {batch}; enumeration needs a batch of one query")
     verifier = Clean() if verifier is None else verifier
@@ -263,7 +263,8 @@ def _run(
             def again(number: jax.Array) -> jax.Array:
                 virtual = jax.random.fold_in(jax.random.fold_in(key, 2**32 - 2), number)
                 drawn = draw(engine, rule, verifier, arms, carry.state, virtual, knobs)
-                return push(engine, rule, arms, carry, drawn)[0].direction
+                batch = batch_of(engine, rule, arms, carry, drawn)
+                return push(engine, rule, arms, carry.state, carry.memory, batch, drawn)[0].direction
 
             seen = Seen(engine, arms, carry, draws, pushed, again)
             kept = [

@@ -13,7 +13,8 @@ from bandit_sim.engines._sampling import fine_uniform
 from bandit_sim.keys import rollout_keys
 from bandit_sim.optimiser import realise
 from bandit_sim.verifiers import VerifierSpec, length_and_flip
-from theory.rules.batch import Batch
+from theory.rules.batch import GREEDY, SAMPLED, Batch
+from theory.rules.entropy import ExactEntropy
 from theory.rules.kl import NoKL
 from theory.rules.rule import Rule
 
@@ -34,11 +35,21 @@ class Knobs(NamedTuple):
 
 
 class Carry(NamedTuple):
-    """What a round hands to the next: the engine's logits, the optimiser's state, the rule's state."""
+    """What a round hands to the next.
+
+    Arguments:
+        state: the engine's logits.
+        optimiser: the optimiser's state.
+        memory: the rule's state.
+        reference: the reference model's logits; None where the rule does not read them.
+        round: number of rounds so far; None where the reference stays what it is.
+    """
 
     state: jax.Array
     optimiser: Any
     memory: Any
+    reference: jax.Array | None
+    round: jax.Array | None
 
 
 class Draws(NamedTuple):
@@ -50,20 +61,34 @@ class Draws(NamedTuple):
     present: jax.Array
 
 
+class Push(NamedTuple):
+    """What a round's rollouts amounted to in its first epoch: weights (n, T) and their direction (D,)."""
+
+    weights: jax.Array
+    direction: jax.Array
+
+
 def check_pair(engine: Engine, rule: Rule) -> None:
     """Reject an optimiser that the engine's coordinates do not carry."""
-    if engine.linear and rule.optimiser.kind != "sgd":
+    if engine.linear and not rule.optimiser.linear:
         raise ValueError(
             f"optimiser {rule.optimiser.kind} with a kernel engine: "
-            f"{rule.optimiser.kind.capitalize()} acts on parameters, the kernel carries function values; "
-            "use the dense engine or SGD"
+            f"{rule.optimiser.kind.capitalize()} {'clipped by norm ' if rule.optimiser.kind == 'sgd' else ''}acts on "
+            "parameters, the kernel carries function values; use the dense engine, or SGD without clip_norm"
         )
 
 
 def start(engine: Engine, rule: Rule, arms: Any, knobs: Knobs) -> Carry:
     """The carry before the first round: the base policy."""
     state = engine.init(arms)
-    return Carry(state, realise(rule.optimiser, knobs.eta).init(state), rule.init(jnp))
+    refreshed = not isinstance(rule.kl, NoKL) and rule.kl.refresh is not None
+    return Carry(
+        state,
+        realise(rule.optimiser, knobs.eta).init(state),
+        rule.init(jnp, engine.query_count(arms)),
+        state if rule.kl.reads_reference else None,
+        jnp.zeros((), jnp.int32) if refreshed else None,
+    )
 
 
 def draw(
@@ -75,60 +100,94 @@ def draw(
     key: jax.Array,
     knobs: Knobs,
 ) -> Draws:
-    """The rollouts of one round whose key is `key`: n for each query of the batch, query by query."""
+    """The rollouts of one round whose key is `key`: those of `rule.roles` for each query, query by query."""
     picked = engine.pick(arms, jax.random.fold_in(key, 2**32 - 1))
-    queries = jnp.repeat(picked, rule.rollouts)
-    keys = rollout_keys(key, len(queries))
+    queries = jnp.repeat(picked, rule.drawn)
+    roles = jnp.tile(jnp.asarray(rule.roles, jnp.int32), len(picked))
+    keys = rollout_keys(key, len(picked), rule.rollouts, rule.drawn)
     choices = engine.sample(arms, state, keys, queries)
+    if GREEDY in rule.roles:
+        choices = jnp.where(roles == GREEDY, engine.greedy(arms, state, queries), choices)
     rewards = jnp.asarray(arms.reward, state.dtype)[choices]
     length, flip = length_and_flip(arms, choices, engine.token_logprobs(arms, state, choices)[1])
     uniform = jnp.zeros_like(rewards)
     if verifier.random:
         uniform = jax.vmap(lambda k: fine_uniform(jax.random.fold_in(k, REWARD_STREAM), rewards.dtype))(keys)
     rewards = verifier.pay(uniform, rewards, length, flip)
-    present = jnp.tile(jnp.arange(rule.rollouts, dtype=jnp.int32) < knobs.rollouts, len(picked))
-    return Draws(choices, rewards, queries, present)
+    number = jnp.tile(jnp.arange(rule.drawn, dtype=jnp.int32), len(picked))
+    return Draws(choices, rewards, queries, (roles != SAMPLED) | (number < knobs.rollouts))
 
 
-class Push(NamedTuple):
-    """What a round's rollouts amounted to: weights (n, T) and the direction (D,) they gave."""
-
-    weights: jax.Array
-    direction: jax.Array
-
-
-def push(engine: Engine, rule: Rule, arms: Any, carry: Carry, draws: Draws) -> tuple[Push, Any]:
-    """Weights and direction of the draws, and the rule's state after them.
+def batch_of(engine: Engine, rule: Rule, arms: Any, carry: Carry, draws: Draws) -> Batch:
+    """The round's batch at sampling time.
 
     A choice of -1 is a response the arms do not hold: its reward counts in its group's signal, as a response
     of one token, but it pushes nothing.
     """
     known = (draws.choices >= 0) & draws.present
-    choices = jnp.maximum(draws.choices, 0)
-    logs, mask = engine.token_logprobs(arms, carry.state, choices)
-    reference = logs
-    if not isinstance(rule.kl, NoKL):
-        reference, _ = engine.token_logprobs(arms, engine.init(arms), choices)
-    logs, reference = (jnp.where(known[:, None], x, 0) for x in (logs, reference))
+    logs, mask = _logs(engine, arms, carry.state, draws)
+    reference = logs if carry.reference is None else _logs(engine, arms, carry.reference, draws)[0]
     one_token = jnp.pad(jnp.eye(1, dtype=logs.dtype), ((0, 0), (0, mask.shape[1] - 1)))
     mask = jnp.where(known[:, None], mask, one_token) * draws.present[:, None].astype(logs.dtype)
-    batch = Batch(logs, logs, reference, draws.rewards, draws.queries, mask)
-    weights, memory = rule.weights(batch, carry.memory)
+    helped = any(role != SAMPLED for role in rule.roles)
+    copies = len(draws.choices) // rule.drawn
+    role = jnp.tile(jnp.asarray(rule.roles, jnp.int32), copies) if helped else None
+    return Batch(logs, logs, reference, draws.rewards, draws.queries, mask, role)
+
+
+def _logs(engine: Engine, arms: Any, state: jax.Array, draws: Draws) -> tuple[jax.Array, jax.Array]:
+    known = (draws.choices >= 0) & draws.present
+    logs, mask = engine.token_logprobs(arms, state, jnp.maximum(draws.choices, 0))
+    return jnp.where(known[:, None], logs, 0), mask
+
+
+def push(
+    engine: Engine, rule: Rule, arms: Any, state: jax.Array, memory: Any, batch: Batch, draws: Draws
+) -> tuple[Push, Any]:
+    """Weights and direction of a batch at the logits `state`, and the rule's state after it."""
+    known = (draws.choices >= 0) & draws.present
+    choices = jnp.maximum(draws.choices, 0)
+    weights, memory = rule.weights(batch, memory)
     weights = jnp.where(known[:, None], weights, 0)
-    return Push(weights, engine.direction(arms, carry.state, choices, weights)), memory
+    direction = engine.direction(arms, state, choices, weights)
+    if isinstance(rule.entropy, ExactEntropy):
+        bonus = jnp.where(known[:, None], rule.entropy_weights(batch), 0)
+        direction = direction + engine.entropy_direction(arms, state, choices, bonus)
+    return Push(weights, direction), memory
 
 
 def update(
     engine: Engine, rule: Rule, arms: Any, carry: Carry, draws: Draws, knobs: Knobs
 ) -> tuple[Carry, Push]:
     """The carry after a round with these draws; a round of unknown responses only is skipped whole."""
-    pushed, memory = push(engine, rule, arms, carry, draws)
-    with jax.numpy_dtype_promotion("standard"):  # optax's Adam mixes its integer step count with floats
-        step, optimiser = realise(rule.optimiser, knobs.eta).update(
-            -pushed.direction, carry.optimiser, carry.state
-        )
-    state = jnp.asarray(optax.apply_updates(carry.state, step))
+    carry = _refreshed(rule, carry)
+    batch = batch_of(engine, rule, arms, carry, draws)
+    first, memory = push(engine, rule, arms, carry.state, carry.memory, batch, draws)
+    state, optimiser = _ascend(rule, carry.state, carry.optimiser, first.direction, knobs)
+    for _ in range(1, rule.epochs):
+        later = batch._replace(logprobs=_logs(engine, arms, state, draws)[0])
+        pushed, memory = push(engine, rule, arms, state, carry.memory, later, draws)
+        state, optimiser = _ascend(rule, state, optimiser, pushed.direction, knobs)
     known = ((draws.choices >= 0) & draws.present).any()
-    return jax.tree.map(
-        lambda new, old: jnp.where(known, new, old), Carry(state, optimiser, memory), carry
-    ), pushed
+    after = carry._replace(state=state, optimiser=optimiser, memory=memory)
+    after = jax.tree.map(lambda new, old: jnp.where(known, new, old), after, carry)
+    if carry.round is not None:
+        after = after._replace(round=carry.round + 1)
+    return after, first
+
+
+def _refreshed(rule: Rule, carry: Carry) -> Carry:
+    """The policy becomes the reference before rounds n, 2n, ..., where the rule's KL says so."""
+    if carry.round is None or carry.reference is None:
+        return carry
+    due = (carry.round > 0) & (carry.round % rule.kl.refresh == 0)  # pyright: ignore[reportAttributeAccessIssue]
+    return carry._replace(reference=jnp.where(due, carry.state, carry.reference))
+
+
+def _ascend(
+    rule: Rule, state: jax.Array, optimiser: Any, direction: jax.Array, knobs: Knobs
+) -> tuple[jax.Array, Any]:
+    """One step of the optimiser along a direction."""
+    with jax.numpy_dtype_promotion("standard"):  # optax's Adam mixes its integer step count with floats
+        step, optimiser = realise(rule.optimiser, knobs.eta).update(-direction, optimiser, state)
+    return jnp.asarray(optax.apply_updates(state, step)), optimiser

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from bandit_sim.contexts import Contexts
 from bandit_sim.engines._sampling import choose
+from theory.rules.entropy import entropy_gradient
 
 linear = True
 
@@ -74,11 +75,20 @@ def token_logprobs(arms: Contexts, state: jax.Array, choices: jax.Array) -> tupl
     return logs, jnp.ones_like(logs)
 
 
+def _pulled(arms: Contexts, state: jax.Array, choices: jax.Array, weights: jax.Array) -> jax.Array:
+    """(N, K) weight on each arm of each query."""
+    flat = jnp.zeros_like(state).at[choices].add(weights.sum(axis=1))
+    return flat.reshape(-1, jnp.shape(arms.kinds)[0])
+
+
 def direction(arms: Contexts, state: jax.Array, choices: jax.Array, weights: jax.Array) -> jax.Array:
-    pulled = jnp.zeros_like(state).at[choices].add(weights.sum(axis=1))
-    pi = jnp.exp(_logs(arms, state))
-    pulled = pulled.reshape(pi.shape)
+    pi, pulled = jnp.exp(_logs(arms, state)), _pulled(arms, state, choices, weights)
     return metric(arms, (pulled - pulled.sum(axis=1, keepdims=True) * pi).ravel())
+
+
+def entropy_direction(arms: Contexts, state: jax.Array, choices: jax.Array, weights: jax.Array) -> jax.Array:
+    asked = _pulled(arms, state, choices, weights).sum(axis=1, keepdims=True)
+    return metric(arms, (asked * jax.vmap(entropy_gradient)(_logs(arms, state))).ravel())
 
 
 def greedy(arms: Contexts, state: jax.Array, queries: jax.Array) -> jax.Array:

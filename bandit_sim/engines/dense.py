@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from bandit_sim.arms import Arms
 from bandit_sim.engines import _single
 from bandit_sim.engines._sampling import choose
+from theory.rules.entropy import entropy_gradient
 
 linear = False
 query_count, pick, query_of = _single.query_count, _single.pick, _single.query_of
@@ -39,6 +40,10 @@ def direction(arms: Arms, state: jax.Array, choices: jax.Array, weights: jax.Arr
     per_rollout = weights.sum(axis=1)
     pulled = jnp.zeros_like(state).at[choices].add(per_rollout)
     return pulled - per_rollout.sum() * jax.nn.softmax(state)
+
+
+def entropy_direction(arms: Arms, state: jax.Array, choices: jax.Array, weights: jax.Array) -> jax.Array:
+    return metric(arms, weights.sum() * entropy_gradient(jax.nn.log_softmax(state)))
 
 
 def greedy(arms: Arms, state: jax.Array, queries: jax.Array) -> jax.Array:

@@ -62,6 +62,12 @@ class Engine(Protocol):
         """(D,) where sum_it w_it grad log pi(y_it) moves the logits, per unit of eta."""
         ...
 
+    def entropy_direction(
+        self, arms: Any, state: jax.Array, choices: jax.Array, weights: jax.Array
+    ) -> jax.Array:
+        """(D,) where sum_it w_it grad H(pi(. | prefix_it)) moves the logits: exact entropy of the next token."""
+        ...
+
     def entropy(self, arms: Any, state: jax.Array, queries: jax.Array) -> jax.Array:
         """() entropy of the policy over choices in nats, mean over the queries (n,)."""
         ...

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from bandit_sim.arms import ParticleArms
 from bandit_sim.engines import _single
 from bandit_sim.engines._sampling import choose
+from theory.rules.entropy import entropy_gradient
 
 linear = True
 query_count, pick, query_of = _single.query_count, _single.pick, _single.query_of
@@ -42,6 +43,12 @@ def direction(arms: ParticleArms, state: jax.Array, choices: jax.Array, weights:
     per_rollout = weights.sum(axis=1)
     pulled = jnp.zeros_like(state).at[choices].add(per_rollout)
     return metric(arms, pulled - per_rollout.sum() * jax.nn.softmax(state))
+
+
+def entropy_direction(
+    arms: ParticleArms, state: jax.Array, choices: jax.Array, weights: jax.Array
+) -> jax.Array:
+    return metric(arms, weights.sum() * entropy_gradient(jax.nn.log_softmax(state)))
 
 
 def greedy(arms: ParticleArms, state: jax.Array, queries: jax.Array) -> jax.Array:

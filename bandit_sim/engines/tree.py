@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from bandit_sim.engines import _single
 from bandit_sim.engines._sampling import choose
 from bandit_sim.token_tree import TokenTree
+from theory.rules.entropy import entropy_gradient
 
 linear = False
 query_count, pick, query_of = _single.query_count, _single.pick, _single.query_of
@@ -78,11 +79,21 @@ def token_logprobs(arms: TokenTree, state: jax.Array, choices: jax.Array) -> tup
     return mask * _logs(arms, state)[node, token], mask
 
 
-def direction(arms: TokenTree, state: jax.Array, choices: jax.Array, weights: jax.Array) -> jax.Array:
+def _taken(arms: TokenTree, state: jax.Array, choices: jax.Array, weights: jax.Array) -> jax.Array:
+    """(N, V) weight of the rollouts that take the token at the prefix."""
     node, token = (jnp.asarray(x)[choices, arms.skip :] for x in (arms.node, arms.token))
-    logs = _logs(arms, state)
-    taken = jnp.zeros_like(logs).at[node, token].add(weights * _real(arms, state.dtype)[choices, arms.skip :])
+    real = _real(arms, state.dtype)[choices, arms.skip :]
+    return jnp.zeros(jnp.shape(arms.child), state.dtype).at[node, token].add(weights * real)
+
+
+def direction(arms: TokenTree, state: jax.Array, choices: jax.Array, weights: jax.Array) -> jax.Array:
+    logs, taken = _logs(arms, state), _taken(arms, state, choices, weights)
     return (taken - jnp.exp(logs) * taken.sum(axis=1, keepdims=True)).ravel()
+
+
+def entropy_direction(arms: TokenTree, state: jax.Array, choices: jax.Array, weights: jax.Array) -> jax.Array:
+    passed = _taken(arms, state, choices, weights).sum(axis=1, keepdims=True)
+    return (passed * jax.vmap(entropy_gradient)(_logs(arms, state))).ravel()
 
 
 def greedy(arms: TokenTree, state: jax.Array, queries: jax.Array) -> jax.Array:

@@ -60,16 +60,28 @@ def token_logprobs(arms: TreeArms, state: jax.Array, choices: jax.Array) -> tupl
     return mask * each, mask
 
 
-def direction(arms: TreeArms, state: jax.Array, choices: jax.Array, weights: jax.Array) -> jax.Array:
+def _taken(arms: TreeArms, state: jax.Array, choices: jax.Array, weights: jax.Array) -> jax.Array:
+    """(E,) weight of the rollouts whose path takes the edge, the mean over the tokens that it carries."""
     start, span = jnp.asarray(arms.start)[choices], jnp.asarray(arms.span)[choices]
     share = jnp.where(span > 0, weights / jnp.maximum(span, 1).astype(state.dtype), 0)
     mean = jax.vmap(lambda w, at: jnp.zeros_like(w).at[at].add(w))(
         share, start
     )  # (n, T) by depth of the edge
     path = jnp.asarray(arms.path, state.dtype)[choices]
-    taken = jnp.sum(path * mean[:, jnp.asarray(arms.depth)], axis=0)
+    return jnp.sum(path * mean[:, jnp.asarray(arms.depth)], axis=0)
+
+
+def direction(arms: TreeArms, state: jax.Array, choices: jax.Array, weights: jax.Array) -> jax.Array:
+    taken = _taken(arms, state, choices, weights)
     pi = jnp.exp(_edge_log_probabilities(arms, state))
     return metric(arms, taken - pi * _node_sum(arms, taken))
+
+
+def entropy_direction(arms: TreeArms, state: jax.Array, choices: jax.Array, weights: jax.Array) -> jax.Array:
+    passed = _node_sum(arms, _taken(arms, state, choices, weights))
+    logs = _edge_log_probabilities(arms, state)
+    pi = jnp.exp(logs)
+    return metric(arms, passed * pi * (-logs - _node_sum(arms, -pi * logs)))
 
 
 def greedy(arms: TreeArms, state: jax.Array, queries: jax.Array) -> jax.Array:

@@ -42,7 +42,7 @@ def test_a_block_of_seeds_is_that_block_of_the_whole(make_rule):
 def test_keys_of_seed_round_rollout_are_all_distinct():
     root = root_key(0)
     keys = jax.vmap(
-        lambda s: jax.vmap(lambda r: rollout_keys(round_key(jax.random.fold_in(root, s), r), 8))(
+        lambda s: jax.vmap(lambda r: rollout_keys(round_key(jax.random.fold_in(root, s), r), 1, 8, 8))(
             np.arange(50, dtype=np.uint32)
         )
     )(np.arange(100, dtype=np.uint32))
@@ -51,7 +51,7 @@ def test_keys_of_seed_round_rollout_are_all_distinct():
 
 
 def test_a_draw_depends_on_its_own_counters_only():
-    one, more = (rollout_keys(round_key(root_key(3), jax.numpy.uint32(7)), n) for n in (1, 5))
+    one, more = (rollout_keys(round_key(root_key(3), jax.numpy.uint32(7)), 1, n, n) for n in (1, 5))
     assert (jax.random.key_data(one) == jax.random.key_data(more)[:1]).all()
 
 
@@ -66,12 +66,12 @@ def test_sampling_frequencies_pass_a_chi_square_test():
     with np.errstate(divide="ignore"):
         logs = np.log(mass)
     draws = np.asarray(
-        jax.jit(choose)(rollout_keys(round_key(root_key(0), jax.numpy.uint32(0)), 200_000), logs)
+        jax.jit(choose)(rollout_keys(round_key(root_key(0), jax.numpy.uint32(0)), 7, 30_000, 30_000), logs)
     )
     counts = np.bincount(draws, minlength=8)
     real = mass > 0
     assert counts[~real].sum() == 0
-    assert stats.chisquare(counts[real], 200_000 * mass[real]).pvalue > 1e-4
+    assert stats.chisquare(counts[real], 210_000 * mass[real]).pvalue > 1e-4
 
 
 def test_leaves_of_a_tree_are_drawn_with_their_probability(make_rule, token_model):
@@ -193,5 +193,5 @@ def test_counts_below_one_are_named(make_rule, name):
 
 
 def test_enumeration_needs_one_rollout(make_rule):
-    with pytest.raises(ValueError, match=r"rule.rollouts = 2; enumeration needs one rollout"):
+    with pytest.raises(ValueError, match=r"draws 2 rollouts; enumeration needs one rollout"):
         expected_step(Arms.two_class(arms=3, correct=1, p0=0.3), make_rule(rollouts=2))
