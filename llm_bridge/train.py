@@ -17,7 +17,7 @@ from llm_bridge.rollouts import Opening, Prompt, Rollouts, open_prompt, read_pro
 from llm_bridge.split import SplitModel
 from theory.prefix_tree import Tokens
 from theory.rules.batch import Batch
-from theory.rules.rule import Rule
+from theory.rules.rule import Rule, State
 
 
 @dataclass(frozen=True)
@@ -97,10 +97,11 @@ class Trainer:
             for row, length in zip(rolled.tokens, rolled.lengths, strict=True)
         ]
         rewards = np.array([self.reward_of(t) for t in tokens])
-        weights = self._weights(rolled, rewards)
+        weights, memory = self._weights(rolled, rewards)
         # An interrupt inside the update leaves parameters that no whole number of rounds has.
         self.whole = False
         self._update(rolled, weights)
+        self.rule_state = memory
         done = Round(self.round, tokens, rewards, rolled.logprobs.sum(axis=1), time.perf_counter() - started)
         self.round += 1
         self.whole = True
@@ -119,8 +120,8 @@ class Trainer:
         self._stale[:] = False
         return self._opening
 
-    def _weights(self, rolled: Rollouts, rewards: NDArray[np.float64]) -> Tensor:
-        """(S n, T) weights: each replica is a batch of its own."""
+    def _weights(self, rolled: Rollouts, rewards: NDArray[np.float64]) -> tuple[Tensor, State]:
+        """(S n, T) weights and the rule's next state: each replica is a batch of its own."""
         split = (self.replicas, self.rule.rollouts, -1)
         logs, mask = (torch.from_numpy(x).reshape(split) for x in (rolled.logprobs, rolled.mask))
         paid = torch.from_numpy(rewards).reshape(split[:2])
@@ -132,8 +133,8 @@ class Trainer:
                 "finite; make the verifier pay 0 or 1, or return None where it cannot tell"
             )
         batch = Batch(logs, logs, logs, paid, groups, mask, role=torch.zeros_like(groups))
-        weights, self.rule_state = torch.vmap(self.rule.weights)(batch, self.rule_state)
-        return weights.flatten(0, 1)
+        weights, memory = torch.vmap(self.rule.weights)(batch, self.rule_state)
+        return weights.flatten(0, 1), memory
 
     def _update(self, rolled: Rollouts, weights: Tensor) -> None:
         """One step of the optimiser along sum w grad log pi, from the rows that have weight."""
