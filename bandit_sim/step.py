@@ -15,7 +15,6 @@ from bandit_sim.optimiser import realise
 from bandit_sim.verifiers import VerifierSpec, length_and_flip
 from theory.rules.batch import GREEDY, SAMPLED, Batch
 from theory.rules.entropy import ExactEntropy
-from theory.rules.kl import NoKL
 from theory.rules.rule import Rule
 
 REWARD_STREAM = 2**31
@@ -81,13 +80,12 @@ def check_pair(engine: Engine, rule: Rule) -> None:
 def start(engine: Engine, rule: Rule, arms: Any, knobs: Knobs) -> Carry:
     """The carry before the first round: the base policy."""
     state = engine.init(arms)
-    refreshed = not isinstance(rule.kl, NoKL) and rule.kl.refresh is not None
     return Carry(
         state,
         realise(rule.optimiser, knobs.eta).init(state),
         rule.init(jnp, engine.query_count(arms)),
         state if rule.kl.reads_reference else None,
-        jnp.zeros((), jnp.int32) if refreshed else None,
+        None if rule.kl.refresh is None else jnp.zeros((), jnp.int32),
     )
 
 
@@ -178,9 +176,9 @@ def update(
 
 def _refreshed(rule: Rule, carry: Carry) -> Carry:
     """The policy becomes the reference before rounds n, 2n, ..., where the rule's KL says so."""
-    if carry.round is None or carry.reference is None:
+    if carry.round is None or carry.reference is None or rule.kl.refresh is None:
         return carry
-    due = (carry.round > 0) & (carry.round % rule.kl.refresh == 0)  # pyright: ignore[reportAttributeAccessIssue]
+    due = (carry.round > 0) & (carry.round % rule.kl.refresh == 0)
     return carry._replace(reference=jnp.where(due, carry.state, carry.reference))
 
 

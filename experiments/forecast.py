@@ -18,6 +18,7 @@ from experiments.warning import ForecastWarning
 from theory.prefix_tree import Tokens
 from theory.probe import Probe
 from theory.rules.batch import Batch
+from theory.rules.entropy import NoEntropy
 from theory.rules.kl import NoKL
 from theory.rules.rule import Rule
 
@@ -122,7 +123,7 @@ def largest_step(probe: Probe, rule: Rule) -> float:
 
 def paths_wanted(rule: Rule) -> Literal["correct", "all"]:
     """Which paths a probe must resolve: "correct" where a rollout of reward 0 never gets a weight."""
-    if not isinstance(rule.kl, NoKL):
+    if not (isinstance(rule.kl, NoKL) and isinstance(rule.entropy, NoEntropy)) or rule.signal.helpers:
         return "all"
     weights = _weights(rule, [1.0] + [0.0] * (rule.rollouts - 1)) if rule.rollouts > 1 else None
     idle = _weights(rule, [0.0] * rule.rollouts)
@@ -135,9 +136,9 @@ def _success_weight(rule: Rule) -> float:
 
 
 def _weights(rule: Rule, rewards: Sequence[float]) -> Array:
-    n = len(rewards)
-    zero = np.zeros((n, 1))
-    batch = Batch(zero, zero, zero, np.array(rewards), np.zeros(n, dtype=np.int64), np.ones((n, 1)))
+    n = rule.drawn
+    zero, paid = np.zeros((n, 1)), np.array([*rewards, *[0.0] * (n - len(rewards))])  # helpers fail
+    batch = Batch(zero, zero, zero, paid, np.zeros(n, dtype=np.int64), np.ones((n, 1)), np.array(rule.roles))
     return rule.weights(batch, rule.init(np))[0]
 
 

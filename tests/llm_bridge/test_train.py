@@ -243,7 +243,14 @@ def test_gradient_does_not_depend_on_the_chunk(split, tiny) -> None:
 
 
 @pytest.mark.parametrize(
-    "rule", [preset("minimalist", eta=0.05), Rule(optimiser=Adam(eta=0.01))], ids=["sgd", "adam"]
+    "rule",
+    [
+        preset("minimalist", eta=0.05),
+        Rule(optimiser=Adam(eta=0.01)),
+        preset("prime-rl-rae", eta=0.05),
+        preset("papers-2601.22532-replay", eta=0.01, rollouts=2),
+    ],
+    ids=["sgd", "adam", "moving average", "reward window"],
 )
 def test_resumed_run_is_the_uninterrupted_one_bit_for_bit(split, tiny, rule) -> None:
     straight = trainer(split, tiny, rule)
@@ -262,6 +269,12 @@ def test_raw_reward_without_success_moves_nothing(split, tiny) -> None:
     run = trainer(split, tiny, paid=lambda t: 0.0)
     list(run.run(3))
     assert all(np.all(up == 0) for up in ups(run))
+
+
+def test_a_rule_that_draws_helpers_is_rejected(split, tiny) -> None:
+    for name in ("remax", "papers-2601.22532-onerpo"):
+        with pytest.raises(ValueError, match="draws rollouts that are not trained on"):
+            trainer(split, tiny, preset(name))
 
 
 def test_nan_reward_names_replica_and_round(split, tiny) -> None:

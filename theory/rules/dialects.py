@@ -8,8 +8,15 @@ its average alone.
 
 from __future__ import annotations
 
-from theory.rules.aggregation import Aggregation, Constant, SequenceMeanTokenMean, SequenceSum, TokenMean
-from theory.rules.kl import K3
+from theory.rules.aggregation import (
+    Aggregation,
+    Constant,
+    MicroBatchTokenMean,
+    SequenceMeanTokenMean,
+    SequenceSum,
+    TokenMean,
+)
+from theory.rules.kl import K1, K3
 from theory.rules.objectives import PolicyGradient, PPOClip
 from theory.rules.optimiser import SGD, Adam
 from theory.rules.rule import Rule
@@ -54,17 +61,14 @@ def _clipped(
 
 
 def _paper(signal: Signal) -> Rule:
-    """arXiv 2601.22532, every released script: AdamW, k3 in the loss, no active clip (one update per round).
-
-    COORDINATOR: add here what `objectives` brings, once merged: token mean per micro-batch of 4 responses in
-    place of the global one, gradient clip 1.0.
-    """
+    """arXiv 2601.22532, every released script: AdamW, gradient clip, k3 in the loss, token mean per micro-batch of 4
+    responses, no active clip of the ratio (one update per round)."""
     return Rule(
         signal=signal,
         objective=PolicyGradient(),
-        aggregation=TokenMean(),
+        aggregation=MicroBatchTokenMean(micro_batch=4),
         kl=K3(beta=0.001),
-        optimiser=Adam(eta=1e-6, weight_decay=0.01),
+        optimiser=Adam(eta=1e-6, weight_decay=0.01, clip_norm=1.0),
         rollouts=1,
     )
 
@@ -93,8 +97,8 @@ PRESETS: dict[str, Rule] = {
     "trl-grpo-batch": _clipped(GroupMeanBatchStd(ddof=1, eps=1e-4)),
     "trl-grpo-sequence": _clipped(GroupMeanStd(ddof=1, eps=1e-4), SequenceMeanTokenMean()),
     "trl-dr-grpo": _clipped(GroupMean(), _TRL_BUDGET),
-    # TRL 1.10 RLOOTrainer: summed log-probabilities, mean over responses. Its k1 in the reward (beta .05) is left out.
-    "trl-rloo": _plain(LeaveOneOut(), 2),
+    # TRL 1.10 RLOOTrainer: summed log-probabilities, mean over responses, k1 in the reward.
+    "trl-rloo": Rule(signal=LeaveOneOut(), kl=K1(beta=0.05, place="reward"), optimiser=_SGD, rollouts=2),
     # verl 0.7 adv_estimator=..., token-mean; a group of one falls back to the reward, except where noted.
     "verl-grpo": _clipped(GroupMeanStd(ddof=1, eps=1e-6, singleton="raw")),
     # floors the variance, and then adds another 1e-6 to the root, which is left out here.

@@ -19,7 +19,8 @@ Weighting = Literal["rollout", "token"]
 
 def everyone(batch: Batch) -> Member:
     """(R, R) boolean: rollout j is present and trained on, whatever the group."""
-    return (batch.groups[:, None] == batch.groups[:, None]) & batch.having(SAMPLED)[None, :]
+    trained = batch.having(SAMPLED)
+    return array_namespace(trained).broadcast_to(trained[None, :], (trained.shape[0], trained.shape[0]))
 
 
 def lengths(batch: Batch) -> PerRollout:

@@ -27,7 +27,7 @@ class BatchMean(SignalSpec):
         singleton: what the one rollout of a round gets: "raw" its reward, "zero" nothing, "error" is rejected
             for one query of one rollout (a round that masking leaves with one rollout then gives zero).
     Source: OpenRLHF `reinforce` with `no_advantage_std_norm`. Valid when: rounds hold at least 2 rollouts. With
-    R rollouts its mean is (R-1)/R of the gradient, for queries drawn independently.
+    R rollouts its mean is (R-1)/R of the gradient, whatever the queries.
     """
 
     kind: Literal["batch_mean"] = "batch_mean"
