@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from bandit_sim import simulate
-from bandit_sim.engines import lazy_tree
+from bandit_sim.engines import lazy_tree, tree
 from bandit_sim.lazy_tree import LazyTree
 from bandit_sim.verifiers import Noisy, PlusMinus
 from theory.rules.rule import Rule
@@ -90,6 +90,23 @@ def test_a_tree_of_more_responses_than_can_be_listed_learns():
     assert curves["success"][:, 0] == pytest.approx(0.8**12 + 0.8**11 * 0.2 / 49, rel=1e-9)
     assert curves["nodes"][:, 0] == pytest.approx(1) and curves["nodes"][:, 1] == pytest.approx(12)
     assert np.all(curves["success"][:, 1] > 0.3)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"roughness": 0.6},
+        {"seed": 2},
+        {"end": 1},
+        {"law": np.log(LAW[::-1])},
+        {"correct": np.array([[0, -1, -1]])},
+    ],
+)
+def test_every_field_changes_the_success(change):
+    fields = vars(LazyTree.of(LAW, 3, [(0,), (2, 2, 2)], roughness=0.5, seed=1))
+    before, after = LazyTree(**fields).enumerate(), LazyTree(**(fields | change)).enumerate()
+    p = [float(tree.success(arms, tree.init(arms))) for arms in (before, after)]
+    assert abs(p[0] - p[1]) > 1e-3
 
 
 def test_what_a_lazy_tree_cannot_do_is_refused():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bandit_sim import ParticleArms, TreeArms, expected_step, simulate
+from bandit_sim import ParticleArms, TreeArms, expected_step, simulate, simulate_grid
 from bandit_sim.verifiers import NegativeOnly
 from theory.synthetic_tree import synthetic_tree
 
@@ -53,16 +53,14 @@ def test_the_two_number_summary_gives_the_early_rate(make_rule, fields):
 
 
 def test_every_knob_of_a_synthetic_tree_changes_the_curve(make_rule):
+    """Those that keep the tree's shape, in one compiled call; the others change its masses."""
     base = {"p0": 0.2, "correct": 2, "wrong": 6, "depth": 2, "own": 1.0}
     base |= {"within": 1.0, "cross": 0.5, "wrong_overlap": 1.0, "near": 4}
-
-    def curve(**fields):
-        tree = synthetic_tree(**(base | fields))
-        return simulate(TreeArms.from_tree(tree, tokens=4), make_rule(0.5), 20, 8, 0)["success"]
-
-    first = curve()
-    for name, value in [
-        ("p0", 0.3), ("correct", 3), ("wrong", 7), ("depth", 3), ("own", 2.0),
-        ("within", 2.0), ("cross", 0.2), ("wrong_overlap", 2.0), ("near", 5),
-    ]:  # fmt: skip
-        assert np.abs(first - curve(**{name: value})).max() > 1e-3, name
+    knobs = [("p0", 0.3), ("own", 2.0), ("within", 2.0), ("cross", 0.2), ("wrong_overlap", 2.0), ("near", 5)]
+    trees = [synthetic_tree(**(base | {name: value})) for name, value in [("p0", 0.2), *knobs]]
+    cases = [(TreeArms.from_tree(tree), make_rule(0.5)) for tree in trees]
+    first, *others = simulate_grid(cases, 20, 8, 0, observe=("success",))
+    for (name, _), other in zip(knobs, others, strict=True):
+        assert np.abs(first["success"] - other["success"]).max() > 1e-3, name
+    other = [synthetic_tree(**(base | change)) for change in ({"correct": 3}, {"wrong": 7}, {"depth": 3})]
+    assert len({tuple(tree.leaf_probability()) for tree in [trees[0], *other]}) == 4
