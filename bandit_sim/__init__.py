@@ -2,6 +2,7 @@
 
 from bandit_sim.arms import Arms, ParticleArms, TreeArms
 from bandit_sim.contexts import Contexts
+from bandit_sim.lazy_tree import LazyTree
 from bandit_sim.replay import replay
 from bandit_sim.simulate import expected_step, simulate, simulate_grid
 from bandit_sim.token_tree import TokenTree
@@ -9,6 +10,7 @@ from bandit_sim.token_tree import TokenTree
 __all__ = [
     "Arms",
     "Contexts",
+    "LazyTree",
     "ParticleArms",
     "TokenTree",
     "TreeArms",

@@ -76,31 +76,31 @@ class Contexts:
         cls,
         p0: ArrayLike,
         *,
-        held_out: ArrayLike = (),
+        held_out: ArrayLike | None = None,
         arms: int,
         correct: int = 1,
         batch: int = 1,
         overlap: float = 0.0,
         within: float = 0.0,
         cross: float = 0.0,
+        wrong: float = 0.0,
     ) -> Contexts:
         """Queries by their difficulty: the first `correct` arms share p0 evenly, the others share the rest.
 
         Arguments:
             p0: (Q,) success probability of each training query.
-            held_out: (H,) the same of the queries never trained on.
+            held_out: (H,) the same of the queries never trained on; none by default.
             arms: K arms of each query.
             correct: how many of them are correct.
             batch: queries per round.
             overlap: share of features that queries have in common.
-            within: overlap of two correct arms.
+            within: overlap of correct arms, beside the feature of its own (1) that each arm has.
             cross: overlap of a correct arm with a wrong one.
+            wrong: overlap of wrong arms.
         """
         if not 0 < correct < arms:
             raise ValueError(f"correct = {correct} of arms = {arms}; give 1 <= correct <= arms - 1")
-        if correct == 1 and within:
-            raise ValueError(f"within = {within} needs two correct arms; give correct >= 2, or leave it out")
-        training, other = (np.atleast_1d(floats(x)) for x in (p0, held_out))
+        training, other = (np.atleast_1d(np.zeros(0) if x is None else floats(x)) for x in (p0, held_out))
         chances = np.concatenate([training, other])
         bad = chances[~((chances > 0) & (chances < 1))]
         if bad.size:
@@ -111,7 +111,7 @@ class Contexts:
             logits=np.log(each).ravel(),
             reward=np.tile(right.astype(np.float64), len(chances)),
             overlap=np.float64(overlap),
-            kinds=overlap_kernel(right, within=within, cross=cross),
+            kinds=overlap_kernel(right, within=within, cross=cross, wrong=wrong),
             training=len(training),
             batch=batch,
         )

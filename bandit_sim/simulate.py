@@ -22,6 +22,7 @@ from theory.rules.rule import Rule
 
 Observe = Sequence[str]
 DType = Literal["float32", "float64"]
+Device = Any  # a jax.Device, which JAX declares as a variable, no type
 
 _NUMBERS_PER_BATCH = 2**22
 
@@ -37,7 +38,7 @@ def simulate(
     every: int = 1,
     verifier: VerifierSpec | None = None,
     dtype: DType | None = None,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Device] | None = None,
     chunk: int | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> Curves:
@@ -83,7 +84,7 @@ def simulate_grid(
     every: int = 1,
     verifier: VerifierSpec | None = None,
     dtype: DType | None = None,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Device] | None = None,
     chunk: int | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> list[Curves]:
@@ -106,7 +107,7 @@ def simulate_grid(
     check_pair(engine, rule)
     verifier = Clean() if verifier is None else verifier
     for arms, _ in cases:
-        check_verifier(verifier, arms)
+        check_verifier(verifier, arms.reward, arms.flip)
     devices = list(devices) if devices is not None else jax.devices()[:1]
     with jax.enable_x64(True) if dtype == "float64" else nullcontext():
         structure, stacked = _stack([arms for arms, _ in cases], dtype)
@@ -164,7 +165,7 @@ def expected_step(arms: AnyArms, rule: Rule, verifier: VerifierSpec | None = Non
     if (batch := engine.pick(arms, jax.random.key(0)).shape[0]) != 1:
         raise ValueError(f"arms.batch = {batch}; enumeration needs a batch of one query")
     verifier = Clean() if verifier is None else verifier
-    check_verifier(verifier, arms)
+    check_verifier(verifier, arms.reward, arms.flip)
     return float(_expected_step(engine, rule, verifier, arms))
 
 

@@ -156,10 +156,10 @@ class TokenTree:
         cls, logits: np.ndarray, child: np.ndarray, paths: list[list[tuple[int, int]]], reward: np.ndarray
     ) -> TokenTree:
         length = np.array([len(path) for path in paths], np.int32)
-        both = np.zeros((2, len(paths), length.max()), np.int32)
+        node, token = np.zeros((2, len(paths), length.max()), np.int32)
         for leaf, path in enumerate(paths):
-            both[:, leaf, : len(path)] = np.transpose(path)
-        return cls(logits, child, *both, length, reward, np.int32(0), np.ones(len(paths), bool))
+            node[leaf, : len(path)], token[leaf, : len(path)] = np.transpose(path)
+        return cls(logits, child, node, token, length, reward, np.int32(0), np.ones(len(paths), bool))
 
     def starting(self, prefix: Sequence[int]) -> TokenTree:
         """The same tree with rollouts that begin at this prefix (restarts); success stays that of the whole tree.

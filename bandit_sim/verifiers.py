@@ -201,30 +201,27 @@ class Shaped(VerifierSpec):
 Verifier = Annotated[
     Clean | PlusMinus | NegativeOnly | Noisy | Overlong | Format | Shaped, Field(discriminator="kind")
 ]
-AnyVerifier = Clean | PlusMinus | NegativeOnly | Noisy | Overlong | Format | Shaped
-"""The union itself, for annotations of functions; `Verifier` is for fields of specifications."""
 
 
-def check_verifier(verifier: VerifierSpec, arms: Any) -> None:
-    """Reject a verifier and arms that would leave a field without effect, or a law without meaning.
+def check_verifier(verifier: VerifierSpec, reward: Any, flip: Any = None) -> None:
+    """Reject a verifier and arms (reward (A,), flip (A,)) that leave a field without effect, or a law undefined.
 
     Errors: ValueError where `flip` meets a verifier that never misjudges, where a noisy verifier has nothing
     to misjudge with, or where its arms have a true reward other than 0 and 1.
     """
     parts = [term.pays for term in verifier.terms] if isinstance(verifier, Shaped) else [verifier]
     noisy = [part for part in parts if isinstance(part, Noisy)]
-    flip, reward = getattr(arms, "flip", None), np.asarray(arms.reward)
+    reward = np.asarray(reward)
     if flip is not None and not noisy:
         raise ValueError(
-            f"arms have flip, but verifier {verifier.kind} never misjudges; use noisy, or flip None"
+            f"arms have flip, but {type(verifier).__name__} never misjudges; use noisy, or flip None"
         )
     odd = reward[(reward != 0) & (reward != 1)]
     for part in noisy:
         if odd.size:
             raise ValueError(f"reward {odd[0]} with a noisy verifier; it misjudges rewards of 0 and 1 alone")
-        if part.false_positive == part.false_negative == 0 and not np.any(
-            np.asarray(0 if flip is None else flip)
-        ):
+        silent = flip is None or not np.any(np.asarray(flip))
+        if part.false_positive == part.false_negative == 0 and silent:
             raise ValueError(
                 "noisy with rates 0 and no flip misjudges nothing; give rates, or use its `pays`"
             )

@@ -23,7 +23,7 @@ def check_gram(name: str, kernel: NDArray[np.floating]) -> None:
     if least < -1e-6 * max(largest, 1e-300):
         raise ValueError(
             f"{name} has an eigenvalue of {least:.3g}, so that no features have these inner products; lower the "
-            "overlap of correct with wrong responses, or raise that within the classes or `own`"
+            "overlap of correct with wrong responses (cross^2 <= within * wrong always does)"
         )
 
 
@@ -36,16 +36,15 @@ def overlap_kernel(
     wrong: float = 0.0,
     near: int | None = None,
 ) -> Floats:
-    """(E, E) inner products: `own` on the diagonal, and one number for each pair of classes.
+    """(E, E) inner products of features: own 1[e = e'] + one number for each pair of classes.
 
     Arguments:
         right: (E,) true where correct.
-        own: of an item with itself.
-        within: of two correct items.
+        own: of the features that an item shares with none, >= 0.
+        within: of what correct items have in common.
         cross: of a correct item with a near wrong one.
-        wrong: of two near wrong items.
-        near: how many wrong items (the first ones) share features with others; default all. The rest only
-            have themselves.
+        wrong: of what near wrong items have in common.
+        near: how many wrong items (the first ones) share features with others; default all.
     Errors: ValueError where no features have these inner products.
     """
     good = np.asarray(right, bool)
@@ -58,7 +57,7 @@ def overlap_kernel(
     close = ~good & (bad <= near)
     kernel = within * np.outer(good, good) + wrong * np.outer(close, close)
     kernel = kernel + cross * (np.outer(good, close) + np.outer(close, good))
-    np.fill_diagonal(kernel, own)
+    kernel = kernel + own * np.eye(len(good))
     check_gram("kernel", kernel)
     return kernel
 
@@ -105,10 +104,10 @@ def synthetic_tree(
         p0: success probability of the base policy.
         correct, wrong: how many responses; wrong >= depth.
         depth: tokens of a correct response.
-        own: square of an edge's features, in nats per unit of eta times weight.
-        within: overlap of two edges of correct responses.
+        own: square of the features that an edge shares with none, in nats per unit of eta times weight.
+        within: overlap of edges of correct responses.
         cross: overlap of such an edge with one that goes wrong.
-        wrong_overlap: overlap of two edges that go wrong.
+        wrong_overlap: overlap of edges that go wrong.
         near: how many wrong responses (the first) overlap with others at all; default all.
     Errors: ValueError naming the field; where no features have these overlaps, the least eigenvalue.
     Source: design of this project, section 2 (kcc and kcw of measured trees).
@@ -124,12 +123,6 @@ def synthetic_tree(
     strays = np.arange(wrong) % depth
     node = np.concatenate([np.arange(depth - 1), np.full(correct, depth - 1), strays])
     right = np.arange(len(node)) < depth - 1 + correct
-    if within and right.sum() == 1:
-        raise ValueError(f"within = {within} needs two edges of correct responses; raise correct or depth")
-    if wrong_overlap and (wrong if near is None else near) < 2:
-        raise ValueError(
-            f"wrong_overlap = {wrong_overlap} needs two wrong responses that overlap; raise wrong or near"
-        )
     stay = p0 ** (1 / depth)
     leaves_at = np.bincount(strays, minlength=depth)
     probability = np.concatenate(

@@ -27,5 +27,6 @@ def engine_for(arms: AnyArms) -> Engine:
         case Contexts():
             return contexts
     raise TypeError(
-        f"arms is a {type(arms).__name__}; give Arms, ParticleArms, TreeArms, TokenTree or Contexts"
+        f"arms is a {type(arms).__name__}; give Arms, ParticleArms, TreeArms, TokenTree or Contexts "
+        "(a LazyTree has a run of its own: bandit_sim.engines.lazy_tree.run)"
     )

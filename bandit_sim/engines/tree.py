@@ -36,7 +36,9 @@ def _logs(arms: TokenTree, state: jax.Array) -> jax.Array:
 
 def _real(arms: TokenTree, dtype: jnp.dtype) -> jax.Array:
     """(L, T) 1 on the tokens of the response."""
-    return (jnp.arange(jnp.shape(arms.node)[1]) < jnp.asarray(arms.length)[:, None]).astype(dtype)
+    return (jnp.arange(jnp.shape(arms.node)[1], dtype=jnp.int32) < jnp.asarray(arms.length)[:, None]).astype(
+        dtype
+    )
 
 
 def _by_token(arms: TokenTree, state: jax.Array) -> jax.Array:
@@ -101,7 +103,7 @@ def greedy(arms: TokenTree, state: jax.Array, queries: jax.Array) -> jax.Array:
     child, logs = jnp.asarray(arms.child), _logs(arms, state)
     best = jnp.take_along_axis(child, jnp.argmax(logs, axis=1)[:, None], axis=1)[:, 0]
 
-    def step(position: int, at: jax.Array) -> jax.Array:
+    def step(_: jax.Array, at: jax.Array) -> jax.Array:
         return jnp.where(at >= 0, best[jnp.maximum(at, 0)], at)
 
     end = jax.lax.fori_loop(0, jnp.shape(arms.node)[1] - arms.skip, step, jnp.asarray(arms.root, child.dtype))

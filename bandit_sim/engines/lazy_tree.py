@@ -1,0 +1,253 @@
+"""Lazy token tree: the engine `tree` on a buffer of the prefixes that training has moved.
+
+A prefix off the buffer has its base logits, computed from its hash when a rollout comes by; a rollout with a
+non-zero weight brings its prefixes into being. Draws and base logits do not depend on the buffer, so that a
+seed whose buffer overflows is replayed in a larger one, and no size of buffer changes the law of anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from numpy.typing import ArrayLike, NDArray
+
+from bandit_sim.engines._sampling import choose, fine_uniform
+from bandit_sim.engines.tree import token_key
+from bandit_sim.keys import rollout_keys, root_key, round_key
+from bandit_sim.lazy_tree import LazyTree
+from bandit_sim.optimiser import realise
+from bandit_sim.step import REWARD_STREAM
+from bandit_sim.verifiers import Clean, VerifierSpec, check_verifier
+from theory.rules.batch import Batch
+from theory.rules.rule import Rule
+
+OBSERVE = ("success", "reward", "length", "nodes")
+_SEEDS = 64
+"""Seeds of one compiled call, at most."""
+
+
+class Buffer(NamedTuple):
+    """The prefixes there are.
+
+    Arguments (M prefixes at most, V symbols):
+        change: (M, V) logits minus base logits; prefix 0 is the empty one.
+        child: (M, V) the prefix that a token leads to, -1 where it is not there.
+        used: () how many there are.
+        overflow: () whether one found no place.
+    """
+
+    change: jax.Array
+    child: jax.Array
+    used: jax.Array
+    overflow: jax.Array
+
+
+class Walk(NamedTuple):
+    """A response: its tokens (T,), -1 beyond the end, its mask (T,), and the laws they were drawn from (T, V)."""
+
+    tokens: jax.Array
+    mask: jax.Array
+    logs: jax.Array
+    base_logs: jax.Array
+
+    def of_tokens(self, logs: jax.Array) -> jax.Array:
+        """(..., T) log-probabilities of the tokens under logs (..., T, V), 0 beyond the end."""
+        taken = jnp.take_along_axis(logs, jnp.maximum(self.tokens, 0)[..., None], axis=-1)[..., 0]
+        return jnp.where(self.mask > 0, taken, 0)
+
+
+def run(
+    arms: LazyTree,
+    rule: Rule,
+    at: ArrayLike,
+    seeds: int | range,
+    key: int | jax.Array,
+    *,
+    verifier: VerifierSpec | None = None,
+    observe: Sequence[str] = ("success", "reward"),
+    nodes: int = 64,
+) -> dict[str, NDArray[np.float64]]:
+    """Each observable as (seeds, len(at)), before the update of the rounds `at`; see `simulate` for the others.
+
+    Arguments:
+        at: increasing round numbers; the rounds between are simulated all the same.
+        observe: "success" (exact; needs a list of correct responses), "reward" (mean paid reward of the
+            round's rollouts), "length" (their mean length in tokens), "nodes" (prefixes that exist).
+        nodes: prefixes of the first buffer; a seed that needs more starts again in one four times as large.
+    Errors: ValueError naming the field; for weight decay, which would move prefixes that do not exist.
+    """
+    rounds = np.atleast_1d(np.asarray(at))
+    if not len(rounds) or rounds[0] < 0 or np.any(np.diff(rounds) <= 0):
+        raise ValueError(f"at = {rounds}; give increasing round numbers from 0")
+    for name in observe:
+        if name not in OBSERVE:
+            raise ValueError(f"observe: {name!r} is unknown to a lazy tree; choose {', '.join(OBSERVE)}")
+    if "success" in observe and arms.correct is None:
+        raise ValueError(
+            "observe: 'success' needs the list `correct`; of a reward function only 'reward' is known"
+        )
+    if getattr(rule.optimiser, "weight_decay", 0):
+        raise ValueError(
+            "weight_decay moves prefixes that do not exist; set it to 0, or list the tree (TokenTree)"
+        )
+    if nodes < 1:
+        raise ValueError(f"nodes = {nodes}; give at least 1")
+    verifier = Clean() if verifier is None else verifier
+    if arms.pays is None:
+        check_verifier(verifier, [0.0, 1.0])
+    recorded = np.zeros(rounds[-1] + 1, bool)
+    recorded[rounds] = True
+    block = np.array(range(seeds) if isinstance(seeds, int) else seeds, np.uint32)
+    out = {name: np.zeros((len(block), len(rounds))) for name in observe}
+    left = np.arange(len(block))
+    while len(left):
+        overflown = []
+        for first in range(0, len(left), _SEEDS):
+            rows = left[first : first + _SEEDS]
+            noted, overflow = _run(
+                arms, rule, verifier, tuple(observe), nodes, recorded, root_key(key), block[rows]
+            )
+            for name in observe:
+                out[name][rows] = np.asarray(noted[name])[:, rounds]
+            overflown.append(rows[np.asarray(overflow)])
+        left, nodes = np.concatenate(overflown), 4 * nodes
+    return out
+
+
+def _walk(arms: LazyTree, buffer: Buffer, pick: Any) -> Walk:
+    """The response whose token at each position is pick(log law (V,), position)."""
+    depth, dtype = np.shape(arms.law)[0], buffer.change.dtype
+
+    def step(
+        held: tuple[jax.Array, jax.Array, jax.Array], position: jax.Array
+    ) -> tuple[tuple[jax.Array, jax.Array, jax.Array], Walk]:
+        node, prefix, going = held
+        base = arms.base(prefix, position, dtype)
+        here = jnp.maximum(node, 0)
+        logs = jax.nn.log_softmax(base + jnp.where(node >= 0, buffer.change[here], 0))
+        token = pick(logs, position)
+        after = jnp.where(node >= 0, buffer.child[here, token], -1)
+        seen = Walk(jnp.where(going, token, -1), going.astype(dtype), logs, jax.nn.log_softmax(base))
+        return (after, jax.random.fold_in(prefix, token), going & (token != arms.end)), seen
+
+    begin = (jnp.zeros((), jnp.int32), jax.random.key(arms.seed), jnp.ones((), bool))
+    return jax.lax.scan(step, begin, jnp.arange(depth, dtype=jnp.uint32))[1]
+
+
+def _success(arms: LazyTree, buffer: Buffer) -> jax.Array:
+    """() p: the sum over the listed responses of their probability."""
+
+    def log_probability(tokens: jax.Array) -> jax.Array:
+        walk = _walk(arms, buffer, lambda logs, position: jnp.maximum(tokens[position], 0))
+        return walk.of_tokens(walk.logs).sum()
+
+    return jnp.exp(jax.vmap(log_probability)(jnp.asarray(arms.correct))).sum()
+
+
+def _grow(buffer: Buffer, tokens: jax.Array, weights: jax.Array) -> tuple[Buffer, jax.Array]:
+    """Bring into being the prefixes of the responses (n, T) that have a weight; (n, T) the prefix of each token.
+
+    A prefix without a place, or without need of one, is M, which no write takes.
+    """
+    capacity = buffer.change.shape[0]
+    active = jnp.any(weights != 0, axis=1)
+
+    def step(
+        held: tuple[jax.Array, jax.Array, jax.Array], pair: tuple[jax.Array, jax.Array]
+    ) -> tuple[tuple[jax.Array, jax.Array, jax.Array], jax.Array]:
+        child, used, node = held
+        token, goes_on = pair
+        here = node < capacity
+        known = jnp.where(here, child[jnp.minimum(node, capacity - 1), token], capacity)
+        wanted = here & goes_on & (known < 0)
+        same = wanted & (node[:, None] == node) & (token[:, None] == token)
+        first = wanted & (
+            jnp.argmax(same, axis=1) == jnp.arange(len(token))
+        )  # of those that want the same prefix
+        number = used - 1 + jnp.cumsum(first.astype(used.dtype))
+        new = number[jnp.argmax(same, axis=1)]
+        following = jnp.where(
+            goes_on & here, jnp.where(known >= 0, known, jnp.minimum(new, capacity)), capacity
+        )
+        placed = jnp.where(first & (new < capacity), node, capacity)
+        child = child.at[placed, token].set(following, mode="drop")
+        return (child, used + first.sum(dtype=used.dtype), following), node
+
+    later = jnp.pad(tokens[:, 1:], ((0, 0), (0, 1)), constant_values=-1)
+    begin = (buffer.child, buffer.used, jnp.where(active, 0, capacity).astype(jnp.int32))
+    pairs = (jnp.maximum(tokens, 0).T, (later >= 0).T)
+    (child, used, _), nodes = jax.lax.scan(step, begin, pairs)
+    overflow = buffer.overflow | (used > capacity)
+    return Buffer(buffer.change, child, jnp.minimum(used, capacity), overflow), nodes.T
+
+
+@partial(jax.jit, static_argnames=("rule", "verifier", "observe", "nodes"))
+def _run(
+    arms: LazyTree,
+    rule: Rule,
+    verifier: VerifierSpec,
+    observe: tuple[str, ...],
+    nodes: int,
+    recorded: jax.Array,
+    root: jax.Array,
+    seeds: jax.Array,
+) -> tuple[dict[str, jax.Array], jax.Array]:
+    """Each observable as (seeds, rounds), and whether a seed's buffer overflowed."""
+    law = jnp.asarray(arms.law)
+    dtype, symbols = law.dtype, law.shape[1]
+    optimiser = realise(rule.optimiser)
+
+    def one_seed(seed: jax.Array) -> tuple[dict[str, jax.Array], jax.Array]:
+        seed_key = jax.random.fold_in(root, seed)
+
+        def one_round(
+            held: tuple[Buffer, Any, Any], now: tuple[jax.Array, jax.Array]
+        ) -> tuple[tuple[Buffer, Any, Any], dict[str, jax.Array]]:
+            buffer, moments, memory = held
+            round, wanted = now
+            keys = rollout_keys(round_key(seed_key, round), rule.rollouts)
+            walks = jax.vmap(
+                lambda k: _walk(arms, buffer, lambda logs, at: choose(token_key(k, at)[None], logs)[0])
+            )(keys)
+            length = walks.mask.sum(axis=1)
+            truth = jax.vmap(lambda tokens, size: arms.truth(tokens, size, dtype))(walks.tokens, length)
+            uniform = jnp.zeros_like(truth)
+            if verifier.random:
+                uniform = jax.vmap(lambda k: fine_uniform(jax.random.fold_in(k, REWARD_STREAM), dtype))(keys)
+            paid = verifier.pay(uniform, truth, length, jnp.zeros_like(truth))
+            logs = walks.of_tokens(walks.logs)
+            groups = jnp.zeros(rule.rollouts, jnp.int32)
+            batch = Batch(logs, logs, walks.of_tokens(walks.base_logs), paid, groups, walks.mask)
+            weights, memory = rule.weights(batch, memory)
+            noted = {
+                "reward": paid.mean(),
+                "length": length.mean(),
+                "nodes": buffer.used.astype(dtype),
+            }
+            if "success" in observe:
+                zero = jnp.zeros((), dtype)
+                noted["success"] = jax.lax.cond(wanted, lambda: _success(arms, buffer), lambda: zero)
+            buffer, at = _grow(buffer, walks.tokens, weights)
+            push = jax.nn.one_hot(walks.tokens, symbols, dtype=dtype) - jnp.exp(walks.logs)
+            direction = jnp.zeros_like(buffer.change).at[at].add(weights[..., None] * push, mode="drop")
+            with jax.numpy_dtype_promotion(
+                "standard"
+            ):  # optax's Adam mixes its integer step count with floats
+                step, moments = optimiser.update(-direction, moments, buffer.change)
+            change = jnp.asarray(optax.apply_updates(buffer.change, step))
+            return (buffer._replace(change=change), moments, memory), {name: noted[name] for name in observe}
+
+        change = jnp.zeros((nodes, symbols), dtype)
+        empty = Buffer(change, jnp.full((nodes, symbols), -1, jnp.int32), jnp.int32(1), jnp.zeros((), bool))
+        begin = (empty, optimiser.init(change), rule.init(jnp))
+        numbers = jnp.arange(recorded.shape[0], dtype=jnp.uint32)
+        (buffer, _, _), noted = jax.lax.scan(one_round, begin, (numbers, recorded))
+        return noted, buffer.overflow
+
+    return jax.vmap(one_seed)(seeds)
