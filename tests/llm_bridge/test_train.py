@@ -127,7 +127,7 @@ def test_a_round_of_any_objective_kl_bonus_and_epochs_descends_its_printed_loss(
     split, tiny, objective, aggregation, kl, entropy, epochs
 ) -> None:
     row = table.build(
-        table.LOO,
+        table.LEAVE_ONE_OUT,
         table.OBJECTIVES[objective],
         table.AGGREGATIONS[aggregation],
         table.KLS[kl],
