@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
+# What an elementwise law returns: NumPy turns a result without axes into a scalar.
+Values = NDArray[np.float64] | np.float64
 
 
 def open_unit(name: str, values: ArrayLike) -> Floats:

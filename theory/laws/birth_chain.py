@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import expit, logit, softmax
 
-from theory.laws.arguments import Floats, open_unit, positive, whole
+from theory.laws.arguments import Floats, Values, open_unit, positive, whole
 
 
 def ladder(p0: float, eta: float, steps: int, geometry: float = 1.0) -> Floats:
@@ -95,10 +95,13 @@ def success_quantiles(rungs: ArrayLike, rounds: int, probs: ArrayLike) -> Floats
 def time_law(rungs: ArrayLike, level: float, rounds: int) -> Floats:
     """(rounds + 1,) P(T <= t), T = updates until p >= level; T = sum of Geometric(p_m) over the rungs below.
 
-    Errors: ValueError for a ladder that never reaches the level.
+    Errors: ValueError for a ladder that ends below the level and within the rounds.
     Source, Valid when: as `ladder`.
     """
-    return occupancy(np.asarray(rungs)[: _rungs_below(rungs, level) + 1], rounds)[:, -1]
+    p = np.asarray(rungs, dtype=np.float64)
+    if p[-1] < level and len(p) > rounds + 1:
+        return np.zeros(rounds + 1)  # out of reach: there is at most one success a round
+    return occupancy(p[: _rungs_below(p, level) + 1], rounds)[:, -1]
 
 
 def time_moments(rungs: ArrayLike, level: float) -> tuple[float, float]:
@@ -113,7 +116,7 @@ def time_moments(rungs: ArrayLike, level: float) -> tuple[float, float]:
     return float(np.sum(1 / p)), float(np.sqrt(np.sum((1 - p) / p**2)))
 
 
-def relative_spread(eta: ArrayLike, geometry: float = 1.0) -> Floats:
+def relative_spread(eta: ArrayLike, geometry: float = 1.0) -> Values:
     """Standard deviation over mean, across seeds, of the time to a fixed level, for a hard query (p0 -> 0).
 
         sd(T) / E T -> sqrt(tanh(C eta / 2))
@@ -125,7 +128,7 @@ def relative_spread(eta: ArrayLike, geometry: float = 1.0) -> Floats:
     return np.sqrt(np.tanh(positive("eta", eta) * positive("geometry", geometry) / 2))
 
 
-def never_started(p0: ArrayLike, rounds: ArrayLike, rollouts: int = 1) -> Floats:
+def never_started(p0: ArrayLike, rounds: ArrayLike, rollouts: int = 1) -> Values:
     """Probability that a budget ends without a single success: (1 - p0)^(rounds rollouts).
 
     Until then nothing has moved, so the first success comes after Geometric(p0) rollouts.
@@ -139,7 +142,7 @@ def never_started(p0: ArrayLike, rounds: ArrayLike, rollouts: int = 1) -> Floats
     return np.exp(tries * np.log1p(-open_unit("p0", p0)))
 
 
-def rounds_to_start(p0: ArrayLike, risk: ArrayLike, rollouts: int = 1) -> Floats:
+def rounds_to_start(p0: ArrayLike, risk: ArrayLike, rollouts: int = 1) -> Values:
     """Rounds after which the risk of not having started is at most `risk`: ceil(log risk / (n log(1 - p0))).
 
     Source, Valid when: as `never_started`.

@@ -14,21 +14,21 @@ from numpy.typing import ArrayLike
 from scipy.integrate import simpson, solve_ivp
 from scipy.special import expit, logit
 
-from theory.laws.arguments import Floats, open_unit, positive
+from theory.laws.arguments import Floats, Values, open_unit, positive
 from theory.laws.two_class import moments
 
 
-def raw_clock(q: Floats) -> Floats:
+def raw_clock(q: Floats) -> Values:
     """D = v: F(q) = (2q-1)/(q (1-q)) + 2 ln(q/(1-q))."""
     return (2 * q - 1) / (q * (1 - q)) + 2 * logit(q)
 
 
-def std_clock(q: Floats) -> Floats:
+def std_clock(q: Floats) -> Values:
     """D = sqrt(v): F(q) = 2 (2q-1)/sqrt(q (1-q))."""
     return 2 * (2 * q - 1) / np.sqrt(q * (1 - q))
 
 
-def max_rl_clock(q: Floats) -> Floats:
+def max_rl_clock(q: Floats) -> Values:
     """D = 1-q: F(q) = ln(q/(1-q)) + 1/(1-q)."""
     return logit(q) + 1 / (1 - q)
 
@@ -36,9 +36,9 @@ def max_rl_clock(q: Floats) -> Floats:
 class _Clock(NamedTuple):
     """F(q), its leading orders at q0 -> 0 and at t -> inf, and a constant factor of the speed."""
 
-    at: Callable[[Floats], Floats]
-    escape: Callable[[Floats], Floats]
-    tail: Callable[[Floats], Floats]
+    at: Callable[[Floats], Values]
+    escape: Callable[[Floats], Values]
+    tail: Callable[[Floats], Values]
     factor: float = 1.0
 
 
@@ -58,7 +58,7 @@ _CLOCKS: dict[str, _Clock] = {
 }
 
 
-def time_to(signal: str, q: ArrayLike, q0: ArrayLike, eta: float, geometry: float = 1.0) -> Floats:
+def time_to(signal: str, q: ArrayLike, q0: ArrayLike, eta: float, geometry: float = 1.0) -> Values:
     """Updates from q0 to q: t = (F(q) - F(q0)) / (C eta), F the signal's clock.
 
     Arguments:
@@ -75,7 +75,7 @@ def time_to(signal: str, q: ArrayLike, q0: ArrayLike, eta: float, geometry: floa
     return elapsed / (clock.factor * _speed(eta, geometry))
 
 
-def std_success(times: ArrayLike, q0: float, eta: float, geometry: float = 1.0) -> Floats:
+def std_success(times: ArrayLike, q0: float, eta: float, geometry: float = 1.0) -> Values:
     """q(t) under the mean-std signal, explicitly.
 
         q(t) = 1/2 + 1/2 u/sqrt(4 + u^2),  u = (2 q0 - 1)/sqrt(q0 (1 - q0)) + C eta t / 2
@@ -86,7 +86,7 @@ def std_success(times: ArrayLike, q0: float, eta: float, geometry: float = 1.0) 
     return 1 / 2 + u / np.sqrt(4 + u**2) / 2
 
 
-def flow(times: ArrayLike, q0: float, speed: float, drift: Callable[[Floats], Floats]) -> Floats:
+def flow(times: ArrayLike, q0: float, speed: float, drift: Callable[[Floats], Values]) -> Floats:
     """(T,) q at the ascending times (T,) from 0 on, by integrating d logit(q)/dt = speed D(q).
 
     Arguments:
@@ -97,13 +97,9 @@ def flow(times: ArrayLike, q0: float, speed: float, drift: Callable[[Floats], Fl
     Source: derived for this project. Valid when: as `time_to`.
     """
     when, start = np.atleast_1d(np.asarray(times, dtype=np.float64)), float(logit(open_unit("q0", q0)))
+    end = max(when[-1], 1e-9)
     path = solve_ivp(
-        lambda _, x: speed * drift(expit(x)),
-        (0, max(when[-1], 1e-9)),
-        [start],
-        t_eval=when,
-        rtol=1e-9,
-        atol=1e-10,
+        lambda _, x: speed * drift(expit(x)), (0, end), [start], "DOP853", when, rtol=1e-9, atol=1e-10
     )
     return expit(path.y[0])
 
@@ -130,7 +126,7 @@ def time_to_with_groups(
     return float(simpson(slowness, x=x)) / _speed(eta, geometry)
 
 
-def escape_time(signal: str, q0: ArrayLike, eta: float, geometry: float = 1.0) -> Floats:
+def escape_time(signal: str, q0: ArrayLike, eta: float, geometry: float = 1.0) -> Values:
     """Leading order, for q0 -> 0, of the updates to any fixed level: how the time depends on difficulty.
 
         raw, baselines 1/(C eta q0),  +-1 half of it,  mean-std 2/(C eta sqrt(q0)),  MaxRL ln(1/q0)/(C eta)
@@ -143,7 +139,7 @@ def escape_time(signal: str, q0: ArrayLike, eta: float, geometry: float = 1.0) -
     return clock.escape(open_unit("q0", q0)) / (clock.factor * _speed(eta, geometry))
 
 
-def tail(signal: str, times: ArrayLike, eta: float, geometry: float = 1.0) -> Floats:
+def tail(signal: str, times: ArrayLike, eta: float, geometry: float = 1.0) -> Values:
     """Leading order, for t -> inf, of the mass 1 - q still wrong after t updates.
 
         raw, baselines, MaxRL 1/(C eta t),  +-1 half of it,  mean-std 4/(C eta t)^2

@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-from typing import get_args
-
 import numpy as np
 
 from theory.laws import (
@@ -43,7 +41,7 @@ def birth(p0: float = 0.05, eta: float = 0.5, rounds: int = 300, wrong: int = 0)
 def time_to_level(
     p0: float = 0.05, eta: float = 0.5, level: float = 0.5, rounds: int = 300, wrong: int = 0
 ) -> Series:
-    rungs = birth_chain.ladder(p0, eta, rounds, 1 + (1 / wrong if wrong else 0))
+    rungs = birth_chain.ladder(p0, eta, rounds + 1, 1 + (1 / wrong if wrong else 0))
     return {"rounds": np.arange(rounds + 1), "reached": birth_chain.time_law(rungs, level, rounds)}
 
 
@@ -67,11 +65,11 @@ def drift(rollouts: int = 0) -> Series:
     return {"q": _Q} | {s: two_class.moments(s, _Q, rollouts or None).drift for s in two_class.SIGNALS}
 
 
-def variance(rollouts: int = 0) -> Series:
+def variance(rollouts: int = 8) -> Series:
     return {"q": _Q} | {s: two_class.moments(s, _Q, rollouts or None).variance for s in two_class.SIGNALS}
 
 
-def signal_to_noise(rollouts: int = 0) -> Series:
+def signal_to_noise(rollouts: int = 8) -> Series:
     # Beside q = 1/2 itself, where a centred signal of two classes has no variance.
     q = _Q[_Q != 0.5]
     return {"q": q} | {s: two_class.signal_to_noise(s, q, rollouts or None) for s in two_class.SIGNALS}
@@ -192,10 +190,9 @@ def k3_fixed_point(p_ref: float = 0.1, youden: float = 1.0) -> Series:
 
 
 def recursion(p0: float = 0.1, beta: float = 5.0, rounds: int = 20, eps: float = 1e-6) -> Series:
-    kinds = get_args(kl_recursion.Kind)
     return {"rounds": np.arange(rounds + 1)} | {
         kind: kl_recursion.recursion(kind, p0, beta, rounds, eps=None if "mean_only" in kind else eps)
-        for kind in kinds
+        for kind in kl_recursion.KINDS
     }
 
 

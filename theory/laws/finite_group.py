@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import binom
 
-from theory.laws.arguments import Floats, closed_unit, open_unit, whole
+from theory.laws.arguments import Floats, Values, closed_unit, open_unit, whole
 from theory.rules.batch import Batch
 from theory.rules.rule import Rule
 
@@ -25,8 +25,8 @@ class Moments(NamedTuple):
         variance: G times the variance of the update: per rollout, so that group sizes compare.
     """
 
-    drift: Floats
-    variance: Floats
+    drift: Values
+    variance: Values
 
 
 def binomial(q: ArrayLike, trials: int) -> Floats:
@@ -71,7 +71,7 @@ def moments_of(update: Floats, q: Floats, rollouts: int) -> Moments:
     return Moments(drift, rollouts * (chance * (update - drift[..., None]) ** 2).sum(axis=-1))
 
 
-def kappa(q: ArrayLike, rollouts: int, ddof: int = 1) -> Floats:
+def kappa(q: ArrayLike, rollouts: int, ddof: int = 1) -> Values:
     """Gap kappa_G between the expected advantages of a success and a failure under the mean-std signal.
 
         kappa_G = E[(1 - k/G)/s_k | k = k' + 1] + E[(k/G)/s_k | k = k'],  k' ~ Bin(G - 1, q),
@@ -93,7 +93,7 @@ def kappa(q: ArrayLike, rollouts: int, ddof: int = 1) -> Floats:
     return others @ of_success[1:] - others @ of_failure[:-1]
 
 
-def zero_signal(q: ArrayLike, rollouts: int) -> Floats:
+def zero_signal(q: ArrayLike, rollouts: int) -> Values:
     """Probability that a group teaches nothing, all rewards being equal: q^G + (1 - q)^G.
 
     Source: elementary. Valid when: a signal that vanishes on equal rewards (any group baseline).

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.special import expit, logit
 
-from theory.laws.arguments import Floats, open_unit, positive
+from theory.laws.arguments import Floats, Values, open_unit, positive
 from theory.laws.noisy_verifier import advantage_gap
 
 
@@ -27,7 +27,7 @@ def natural_pull(
     geometry: float = 1.0,
     false_negative: float = 0.0,
     false_positive: float = 0.0,
-) -> Floats:
+) -> Values:
     """dq/dt under the mean-std signal and a KL pull that is preconditioned (natural gradient).
 
         dq/dt = C eta (J/sigma) [q (1-q)]^2 - beta q (1-q) (L(q) - L(q_ref))
@@ -81,7 +81,7 @@ def strong_pull(
     geometry: float = 1.0,
     false_negative: float = 0.0,
     false_positive: float = 0.0,
-) -> Floats:
+) -> Values:
     """First order of that fixed point in 1/beta: q* = q_ref + (C eta / beta) (J/sigma(q_ref)) [q_ref (1-q_ref)]^2.
 
     Source: arXiv 2601.04411. Valid when: beta >> C eta; error O(beta^-2).
@@ -91,7 +91,7 @@ def strong_pull(
     return q + geometry * eta / positive("beta", beta) * gap * (q * (1 - q)) ** 2
 
 
-def k3_fixed_point(q_ref: ArrayLike, beta: ArrayLike, youden: ArrayLike = 1.0) -> Floats:
+def k3_fixed_point(q_ref: ArrayLike, beta: ArrayLike, youden: ArrayLike = 1.0) -> Values:
     """Where raw reward (or a mean baseline) and k3 in the loss balance: the root in (0, 1) of
 
         J q^2 + (beta - J) q - beta q_ref = 0

@@ -6,19 +6,19 @@ exactly, so neither step size nor logit convention nor number of arms enters.
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.special import expit, logit
 
-from theory.laws.arguments import Floats, closed_unit, open_unit, positive, whole
+from theory.laws.arguments import Floats, Values, closed_unit, open_unit, positive, whole
 
-Kind = Literal["reference", "mirror", "mean_only_reference", "mean_only_mirror"]
+KINDS = ("reference", "mirror", "mean_only_reference", "mean_only_mirror")
 
 
-def amplify(p: ArrayLike, p_ref: ArrayLike, beta: float, eps: float = 1e-6) -> Floats:
+def amplify(p: ArrayLike, p_ref: ArrayLike, beta: float, eps: float = 1e-6) -> Values:
     """h(p): success after one round of mean-std advantages at p and exact maximisation with KL to the reference.
 
         logit h(p) = logit p_ref + 1/(beta sqrt(p (1-p) + eps))
@@ -35,10 +35,12 @@ def amplify(p: ArrayLike, p_ref: ArrayLike, beta: float, eps: float = 1e-6) -> F
     return expit(logit(open_unit("p_ref", p_ref)) + 1 / (positive("beta", beta) * np.sqrt(p * (1 - p) + eps)))
 
 
-def slope(p: ArrayLike, p_ref: ArrayLike, beta: float, eps: float = 1e-6) -> Floats:
+def slope(p: ArrayLike, p_ref: ArrayLike, beta: float, eps: float = 1e-6) -> Values:
     """h'(p) = h (1-h) (2p - 1) / (2 beta (p (1-p) + eps)^(3/2)); a fixed point is stable if |h'| < 1.
 
-    Source, Valid when: as `amplify`.
+    At a fixed point, as eps -> 0, h' = -(1 - 2p*) (logit p* - logit p_ref)/2: a hard query whose odds would be lifted
+    more than e^2 times overshoots, and the recursion cycles between two values or leaps over the upper threshold.
+    Source: as `amplify`; the last line is derived for this project. Valid when: as `amplify`.
     """
     p, h = closed_unit("p", p), amplify(p, p_ref, beta, eps)
     return h * (1 - h) * (2 * p - 1) / (2 * beta * (p * (1 - p) + eps) ** 1.5)
@@ -47,9 +49,10 @@ def slope(p: ArrayLike, p_ref: ArrayLike, beta: float, eps: float = 1e-6) -> Flo
 def fixed_points(p_ref: float, beta: float, eps: float = 1e-6) -> Floats:
     """(N,) all p* = h(p*), ascending; every one lies above p_ref, and there is at least one.
 
-    Their number is odd. As eps -> 0 the last runs to 1: with weak KL it is the only one; with strong KL and a hard
-    query, two more lie below it, and the lowest holds the recursion near p_ref. Also the stationary points of
-    gradient ascent on reward in standard deviations minus beta KL(pi || pi_ref).
+    Their number is odd. For small eps there is one next to 1, alone if beta is small; for larger beta a lower one
+    appears, which is where the recursion from p_ref ends (if `slope` is above -1 there), and a threshold between them.
+    With beta sqrt(eps) large only the lower one is left. Also the stationary points of plain gradient ascent on the
+    normalised reward minus beta KL(pi || pi_ref). Near 1 they may round to 1.
     Errors: ValueError for an argument out of range.
     Source: arXiv 2503.06639 (existence); the count is derived for this project. Valid when: eps > 0, as `amplify`.
     """
@@ -69,7 +72,7 @@ def fixed_points(p_ref: float, beta: float, eps: float = 1e-6) -> Floats:
 
 
 def recursion(
-    kind: Kind, p0: float, beta: float, rounds: int, p_ref: float | None = None, eps: float | None = None
+    kind: str, p0: float, beta: float, rounds: int, p_ref: float | None = None, eps: float | None = None
 ) -> Floats:
     """(rounds + 1,) success probability after each round of regularised policy iteration.
 
@@ -88,8 +91,8 @@ def recursion(
     Errors: ValueError for an unknown kind, or a p_ref or eps given to a kind that would ignore it.
     Source: arXiv 2503.06639; re-derived here. Valid when: as `amplify`.
     """
-    if kind not in get_args(Kind):
-        raise ValueError(f"kind {kind!r} is unknown; choose one of {', '.join(get_args(Kind))}")
+    if kind not in KINDS:
+        raise ValueError(f"kind {kind!r} is unknown; choose one of {', '.join(KINDS)}")
     if p_ref is not None and "mirror" in kind:
         raise ValueError(f"p_ref = {p_ref} is ignored by {kind}, whose reference is the last policy; drop it")
     if eps is not None and "mean_only" in kind:

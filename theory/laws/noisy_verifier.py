@@ -9,16 +9,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from theory.laws.arguments import Floats, closed_unit, open_unit, positive
+from theory.laws.arguments import Values, closed_unit, open_unit, positive
 from theory.laws.finite_group import kappa
 
 
-def youden(false_negative: ArrayLike, false_positive: ArrayLike) -> Floats:
+def youden(false_negative: ArrayLike, false_positive: ArrayLike) -> Values:
     """J = 1 - delta_FN - delta_FP = true-positive minus false-positive rate: > 0 learns, 0 drifts, < 0 unlearns."""
     return 1 - closed_unit("false_negative", false_negative) - closed_unit("false_positive", false_positive)
 
 
-def paid(q: ArrayLike, false_negative: ArrayLike, false_positive: ArrayLike) -> Floats:
+def paid(q: ArrayLike, false_negative: ArrayLike, false_positive: ArrayLike) -> Values:
     """Probability that a rollout is paid: rho = delta_FP + J q."""
     return closed_unit("false_positive", false_positive) + youden(
         false_negative, false_positive
@@ -31,7 +31,7 @@ def advantage_gap(
     false_positive: ArrayLike = 0.0,
     normalised: bool = True,
     rollouts: int | None = None,
-) -> Floats:
+) -> Values:
     """E[A | correct] - E[A | wrong] under verifier noise.
 
         raw, mean baselines J;  mean-std J/sqrt(rho (1-rho)), with groups of G: J kappa_G(rho)
@@ -58,7 +58,7 @@ def tail(
     false_negative: float = 0.0,
     false_positive: float = 0.0,
     geometry: float = 1.0,
-) -> Floats:
+) -> Values:
     """Leading order, for t -> inf, of the mass that is still to go under the mean-std signal.
 
         J > 0: 1 - q ~ s/(C eta J t),   s^2 = delta_FN (1 - delta_FN);  4/((C eta)^2 J t^2)   if delta_FN = 0

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 from scipy.integrate import solve_ivp
 from scipy.special import expit, logit, logsumexp, softmax
 
-from theory.laws.arguments import Floats, open_unit, positive, shares
+from theory.laws.arguments import Floats, Values, open_unit, positive, shares
 
 
 class Path(NamedTuple):
@@ -89,7 +89,7 @@ def many_arms(
     wrong: ArrayLike,
     eta: float,
     times: ArrayLike,
-    gap: Callable[[Floats], Floats] | None = None,
+    gap: Callable[[Floats], Values] | None = None,
 ) -> Path:
     """The mean-field path of any number of arms, as one scalar equation dtau/dt = eta gap(q) q (1-q).
 
@@ -100,6 +100,7 @@ def many_arms(
         times: (T,) ascending times, in updates.
         gap: q -> E[A | correct] - E[A | wrong]; default 1, the raw reward. `two_class.advantage_gap`,
             `finite_group.kappa` and `noisy_verifier.advantage_gap` are others.
+    Errors: ValueError for an argument out of range, or a gap that is not finite.
     Source: arXiv 2601.04411, reduced to one equation for this project. Valid when: as `winner_takes_all`.
     """
     y0, z0 = shares("correct", correct), shares("wrong", wrong)
@@ -108,25 +109,34 @@ def many_arms(
 
     def rate(_: float, tau: Floats) -> Floats:
         q = expit(start + logit_gain(y0, z0, tau))
-        return speed * q * (1 - q) * (1.0 if gap is None else gap(q))
+        pull = 1.0 if gap is None else gap(q)
+        if not np.all(np.isfinite(pull)):
+            raise ValueError(f"gap(q) = {pull} at q = {q}; give a gap that is finite for every q in (0, 1)")
+        return speed * q * (1 - q) * pull
 
-    tau = solve_ivp(rate, (0, max(when[-1], 1e-9)), [0.0], t_eval=when, rtol=1e-9, atol=1e-11).y[0]
+    tau = solve_ivp(rate, (0, max(when[-1], 1e-9)), [0.0], "DOP853", when, rtol=1e-9, atol=1e-10).y[0]
     y, z = winner_takes_all(y0, tau), winner_takes_all(z0, -tau)
     q = expit(start + logit_gain(y0, z0, tau))
     return Path(q, tau, np.sum(y**2, axis=1), np.sum(z**2, axis=1))
 
 
 def _log_denominator(start: Floats, tau: Floats) -> Floats:
-    """(T, K) log(1 - s start_j) at the s of each tau.
-
-    With s = (1 - e^-w)/max start, tau is increasing and concave in w; below the root Newton climbs monotonically.
-    """
+    """(T, K) log(1 - s start_j) at the s of each tau, written as s = (1 - e^-w)/max start."""
     ratio = start / start.max()
-    w = np.minimum(tau, tau / len(start))
-    for _ in range(200):
-        inside = (1 - ratio) + ratio * np.exp(-w)[:, None]
+    return np.log((1 - ratio) + ratio * np.exp(-_root(ratio, tau))[:, None])
+
+
+def _root(ratio: Floats, tau: Floats) -> Floats:
+    """(T,) w with tau = - sum_j log(1 - ratio_j + ratio_j e^-w), which is increasing and concave in w.
+
+    From min(tau, tau / K), which lies below the root, Newton climbs to it without overshooting.
+    """
+    w = np.minimum(tau, tau / len(ratio))
+    for _ in range(100):
+        decayed = ratio * np.exp(-w)[:, None]
+        inside = (1 - ratio) + decayed
         miss = tau + np.log(inside).sum(axis=1)
         if np.all(np.abs(miss) <= 1e-13 * (1 + np.abs(tau))):
             break
-        w = w + miss / (ratio * np.exp(-w)[:, None] / inside).sum(axis=1)
-    return np.log((1 - ratio) + ratio * np.exp(-w)[:, None])
+        w = w + miss / (decayed / inside).sum(axis=1)
+    return w

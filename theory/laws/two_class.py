@@ -15,7 +15,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from theory.laws.arguments import Floats, open_unit, whole
+from theory.laws.arguments import Floats, Values, open_unit, whole
 from theory.laws.finite_group import Moments, moments_of
 
 
@@ -41,17 +41,18 @@ def leave_one_out(q: Floats, rollouts: int | None) -> Moments:
 def group_mean(q: Floats, rollouts: int | None) -> Moments:
     """A_i = r_i - group mean, itself included: (G-1)/G times leave-one-out."""
     drift, variance = leave_one_out(q, rollouts)
-    shrink = 1.0 if rollouts is None else (rollouts - 1) / rollouts
+    shrink = np.float64(1 if rollouts is None else (rollouts - 1) / rollouts)
     return Moments(shrink * drift, shrink**2 * variance)
 
 
 def group_mean_std(q: Floats, rollouts: int | None) -> Moments:
-    """A_i = (r_i - mean)/std, ddof 1: update sqrt(k (G-k) (G-1) / G^3); for G -> inf, D = sqrt(v), variance (1-2q)^2.
+    """A_i = (r_i - mean)/std, ddof 1: update sqrt(k (G-k) (G-1) / G^3); G -> inf: D = sqrt(v), variance (1-2q)^2 / 4.
 
+    Dividing by the group's own spread instead of sqrt(v) itself, whose variance is (1-2q)^2, cancels half the noise.
     For G q << 1 a single success decides: D -> q (G-1)/sqrt(G), linear in q again.
     """
     if rollouts is None:
-        return Moments(np.sqrt(q * (1 - q)), (1 - 2 * q) ** 2)
+        return Moments(np.sqrt(q * (1 - q)), (1 - 2 * q) ** 2 / 4)
     k = np.arange(rollouts + 1)
     return moments_of(np.sqrt(k * (rollouts - k) * (rollouts - 1) / rollouts**3), q, rollouts)
 
@@ -69,10 +70,11 @@ def negative_only(q: Floats, rollouts: int | None) -> Moments:
 def max_rl(q: Floats, rollouts: int | None) -> Moments:
     """Mean score of the successes, zero without one (A = r / mean): D = (1-q) (1 - (1-q)^G); G -> inf: 1-q.
 
-    The gradient of -sum_{k<=G} (1-q)^k / k, the log-likelihood cut after G terms.
+    The gradient of -sum_{k<=G} (1-q)^k / k, the log-likelihood cut after G terms. Two classes make all successes
+    alike, so the only noise is whether there was one; endless groups have none.
     """
     if rollouts is None:
-        return Moments(1 - q, (1 - q) ** 3 / q)
+        return Moments(1 - q, np.zeros_like(q))
     k = np.arange(rollouts + 1)
     return moments_of((1 - q[..., None]) * (k > 0), q, rollouts)
 
@@ -81,12 +83,12 @@ def max_rl_centred(q: Floats, rollouts: int | None) -> Moments:
     """The same with its mean subtracted, zero without a success (A = (r - mean)/mean): D = (1-q) (1 - (1-q)^(G-1)).
 
     The subtraction has mean zero, but dropping it in the groups without a success costs one term: G rollouts follow
-    the gradient of the objective that G-1 terms define. G -> inf: D = 1-q, variance (1-2q)^2 (1-q)/q.
+    the gradient of the objective that G-1 terms define. G -> inf: D = 1-q, variance v.
     """
     if rollouts is None:
-        return Moments(1 - q, (1 - 2 * q) ** 2 * (1 - q) / q)
+        return Moments(1 - q, q * (1 - q))
     k = np.arange(rollouts + 1)
-    return moments_of(np.where(k > 0, 1 - k / rollouts, 0.0) + 0 * q[..., None], q, rollouts)
+    return moments_of(np.where(k > 0, 1 - k / rollouts, 0.0), q, rollouts)
 
 
 SIGNALS: dict[str, Callable[[Floats, int | None], Moments]] = {
@@ -119,7 +121,7 @@ def moments(signal: str, q: ArrayLike, rollouts: int | None = None) -> Moments:
     return SIGNALS[signal](open_unit("q", q), None if rollouts is None else whole("rollouts", rollouts, 2))
 
 
-def signal_to_noise(signal: str, q: ArrayLike, rollouts: int | None = None) -> Floats:
+def signal_to_noise(signal: str, q: ArrayLike, rollouts: int | None = None) -> Values:
     """Squared drift over variance per rollout: raw q/(1-q), value baseline v/(1-2q)^2, +-1 4v/(1-2q)^2, ...
 
     At small q: raw q, value baseline q, +-1 4q, negative-only 1/q. So two classes alone never explain why negative
@@ -131,7 +133,7 @@ def signal_to_noise(signal: str, q: ArrayLike, rollouts: int | None = None) -> F
         return drift**2 / variance
 
 
-def advantage_gap(signal: str, q: ArrayLike, rollouts: int | None = None) -> Floats:
+def advantage_gap(signal: str, q: ArrayLike, rollouts: int | None = None) -> Values:
     """E[A | success] - E[A | failure] = D(q) / v: what drives every arm, see `theory.laws.replicator`."""
     q = open_unit("q", q)
     return moments(signal, q, rollouts).drift / (q * (1 - q))
