@@ -29,7 +29,7 @@ def first_success(p0: float = 0.01, rounds: int = 500, rollouts: int = 1) -> Ser
 
 
 def birth(p0: float = 0.05, eta: float = 0.5, rounds: int = 300, wrong: int = 0) -> Series:
-    geometry = 1 + (1 / wrong if wrong else 0)
+    geometry = _geometry(wrong)
     rungs = birth_chain.ladder(p0, eta, rounds, geometry)
     low, middle, high = birth_chain.success_quantiles(rungs, rounds, [0.05, 0.5, 0.95])
     t = np.arange(rounds + 1)
@@ -41,12 +41,12 @@ def birth(p0: float = 0.05, eta: float = 0.5, rounds: int = 300, wrong: int = 0)
 def time_to_level(
     p0: float = 0.05, eta: float = 0.5, level: float = 0.5, rounds: int = 300, wrong: int = 0
 ) -> Series:
-    rungs = birth_chain.ladder(p0, eta, rounds + 1, 1 + (1 / wrong if wrong else 0))
+    rungs = birth_chain.ladder(p0, eta, rounds + 1, _geometry(wrong))
     return {"rounds": np.arange(rounds + 1), "reached": birth_chain.time_law(rungs, level, rounds)}
 
 
 def spread(p0: float = 1e-3, level: float = 0.5, wrong: int = 0) -> Series:
-    etas, geometry = np.geomspace(0.02, 10, 40), 1 + (1 / wrong if wrong else 0)
+    etas, geometry = np.geomspace(0.02, 10, 40), _geometry(wrong)
     moments = [
         birth_chain.time_moments(birth_chain.ladder(p0, eta, int(80 / eta) + 40, geometry), level)
         for eta in etas
@@ -202,6 +202,11 @@ def recursion_fixed_points(p_ref: float = 0.1, eps: float = 1e-6) -> Series:
     lowest = np.asarray([p[0] for p in points])
     slopes = [float(kl_recursion.slope(p, p_ref, b, eps)) for p, b in zip(lowest, beta, strict=True)]
     return {"beta": beta, "lowest p*": lowest, "slope there": np.asarray(slopes)}
+
+
+def _geometry(wrong: int) -> float:
+    """C of one correct arm."""
+    return 1 + 1 / wrong if wrong else 1.0
 
 
 def _uneven(arms: int, amount: float) -> np.ndarray:

@@ -24,6 +24,20 @@ def test_the_time_is_the_integral_of_slowness(signal, q0, rise, geometry):
     assert clocks.time_to(signal, q, q0, eta, geometry) == pytest.approx(wanted, rel=1e-7)
 
 
+def test_no_mutant_of_the_time_or_of_the_flow_agrees():
+    """Mean-std from .2 to .7 at eta = .3, C = 1.5, by the integral of slowness; the flow must invert it."""
+    slowness = lambda x: 1 / (1.5 * 0.3 * two_class.moments("plus_minus", expit(x)).drift)  # noqa: E731
+    wanted = quad(slowness, logit(0.2), logit(0.7), epsrel=1e-9)[0]
+    agrees = lambda law: abs(law("plus_minus", 0.7, 0.2, 0.3, 1.5) / wanted - 1) < 1e-6  # noqa: E731
+    assert survivors(clocks.time_to, agrees, helpers=("_speed",)) == []
+    drift = lambda q: 2 * q * (1 - q)  # noqa: E731
+    inverts = lambda law: abs(law(np.array([wanted]), 0.2, 0.45, drift)[0] - 0.7) < 1e-6  # noqa: E731
+    assert survivors(clocks.flow, inverts) == []
+    groups = clocks.time_to("raw", 0.7, 0.2, 0.3, 1.5) * 4 / 3  # a group mean of four has 3/4 of the drift
+    agrees = lambda law: abs(law("group_mean", 0.7, 0.2, 0.3, 4, 1.5) / groups - 1) < 1e-6  # noqa: E731
+    assert survivors(clocks.time_to_with_groups, agrees, helpers=("_speed",)) == []
+
+
 def half_time(clock) -> np.ndarray:
     return np.array([clock(np.array(0.5)) - clock(np.array(p0)) for p0 in (0.01, 0.05, 0.2)])
 

@@ -71,6 +71,28 @@ def test_the_share_of_silent_groups_is_the_enumerated_one():
     assert survivors(finite_group.zero_signal, counts_silent_groups) == []
 
 
+def test_the_share_of_mixed_groups_of_eight_in_the_notes():
+    mixed = 1 - finite_group.zero_signal([0.02, 0.1, 0.3, 0.5], 8)
+    np.testing.assert_allclose(mixed, [0.149, 0.570, 0.942, 0.992], atol=6e-4)
+
+
+SEEN = one_round([0.3, 0.7], 1, Rule(signal=LeaveOneOut(), optimiser=SGD(eta=1), rollouts=3), pay=(-0.5, 2.0))
+
+
+def has_the_simulators_moments(round_moments) -> bool:
+    """Two logits: twice the drift, four times the variance of the single logit."""
+    rule = Rule(signal=LeaveOneOut(), optimiser=SGD(eta=1), rollouts=3)
+    drift, variance = round_moments(rule, 0.3, (-0.5, 2.0))
+    return bool(np.isclose(2 * drift, SEEN.mean) and np.isclose(4 * variance / 3, SEEN.variance))
+
+
+def test_the_moments_of_a_rule_are_the_simulators():
+    law, helpers = finite_group.round_moments, ("moments_of", "binomial")
+    # Left out: the count of the successes, and powers of zeros and ones.
+    equivalent = ("np.arange", "rollouts + 1", "trials + 1", "successes", "chance **")
+    assert survivors(law, has_the_simulators_moments, helpers=helpers, equivalent=equivalent) == []
+
+
 def test_raw_reward_drifts_alike_however_a_budget_is_split():
     """(P4) one query, B G = 24 rollouts in groups of G: the mean move of the logit never changes."""
     drift = [

@@ -61,6 +61,17 @@ def test_fixed_points_are_fixed_above_the_reference_and_odd_in_number(p_ref, bet
     assert np.all(points > p_ref)
 
 
+def rests(fixed_points) -> bool:
+    points = fixed_points(0.1, 0.9, 0.01)
+    moved = logit(0.1) + 1 / 0.9 / np.sqrt(points * (1 - points) + 0.01)
+    return len(points) == 3 and np.allclose(logit(points), moved, rtol=1e-6)
+
+
+def test_no_mutant_of_the_fixed_points_rests():
+    # Left out: the end of the search, which lies beyond every root.
+    assert survivors(kl_recursion.fixed_points, rests, equivalent=("start + reach", "positive(")) == []
+
+
 def test_a_hard_query_under_strong_kl_has_three_fixed_points():
     """p_ref = .1, beta = 1, eps = .01: one holds the recursion, one is a threshold, one is success."""
     points = kl_recursion.fixed_points(0.1, 1.0, 0.01)

@@ -120,6 +120,15 @@ def test_signal_to_noise_at_small_q():
     np.testing.assert_allclose(leading, [1, 1, 4], rtol=1e-4)
 
 
+def test_ratios_of_the_moments_are_what_they_say():
+    """Mean-std with four rollouts at q = .3: D = v kappa, and D^2 / variance."""
+    drift, variance = two_class.moments("group_mean_std", 0.3, 4)
+    noise = lambda law: abs(law("group_mean_std", 0.3, 4) - drift**2 / variance) < 1e-12  # noqa: E731
+    assert survivors(two_class.signal_to_noise, noise) == []
+    gap = lambda law: abs(law("group_mean_std", 0.3, 4) - finite_group.kappa(0.3, 4)) < 1e-12  # noqa: E731
+    assert survivors(two_class.advantage_gap, gap) == []
+
+
 def test_a_value_baseline_lowers_variance_below_two_thirds_only():
     ratio = [
         two_class.moments("value_baseline", q).variance / two_class.moments("raw", q).variance
