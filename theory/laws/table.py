@@ -44,7 +44,7 @@ _ROWS = [
     Law("std-success", f"{_RLVE}, eq. 8", "learning curve q(t) of the mean-std signal", curves.std_success,
         "integration of the drift", "mean field"),
     Law("winner-takes-all", f"{_RLVE}; closed form derived", "shares of the correct arms: diversity collapses",
-        curves.winner, "integration of the softmax flow", "mean field"),
+        curves.winner, "integration of the softmax flow; the simulator's mean step of every arm", "mean field"),
     Law("many-arms", f"{_RLVE}; one equation derived", "q(t) and the concentrations of many arms",
         curves.many_arms, "integration of the softmax flow; simulated mean; expected step", "mean field"),
     Law("near-uniform", f"{_RLVE}, eq. 17", "log-odds gained by nearly even arms", curves.near_uniform,
