@@ -18,7 +18,7 @@ from theory.laws import (
     two_class,
     word_chain,
 )
-from theory.laws.law import Series
+from theory.laws.row import Series
 
 _Q = np.linspace(0.005, 0.995, 199)
 

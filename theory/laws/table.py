@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from theory.laws import curves
-from theory.laws.law import Law
+from theory.laws.row import Law
 
 _BIRTH = "derived, for the rule of arXiv 2601.14599"
 _RLVE = "arXiv 2601.04411"

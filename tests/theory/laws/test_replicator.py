@@ -157,7 +157,7 @@ def test_the_first_step_is_the_simulators_expected_step():
 
 
 def test_the_simulator_moves_every_arm_as_the_shares_say():
-    """E[change of pi_a] / eta over every pull, through the engine: arm a's mass is the success of arms that pay a alone."""
+    """E[change of pi_a] / eta over every pull: arm a's mass is the success of arms of which a alone is correct."""
     eta, masses = 1e-6, np.concatenate([0.6 * Y0, 0.4 * Z0])
     pulls = np.arange(7)[:, None, None].repeat(2, axis=1)
     with jax.enable_x64(True):
