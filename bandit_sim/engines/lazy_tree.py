@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ import numpy as np
 import optax
 from numpy.typing import ArrayLike, NDArray
 
+from bandit_sim.engines._prefixes import Buffer, grow, success, walk
 from bandit_sim.engines._sampling import choose, fine_uniform
 from bandit_sim.engines.tree import token_key
 from bandit_sim.keys import rollout_keys, root_key, round_key
@@ -30,36 +31,6 @@ from theory.rules.rule import Rule
 OBSERVE = ("success", "reward", "length", "nodes")
 _SEEDS = 64
 """Seeds of one compiled call, at most."""
-
-
-class Buffer(NamedTuple):
-    """The prefixes there are.
-
-    Arguments (M prefixes at most, V symbols):
-        change: (M, V) logits minus base logits; prefix 0 is the empty one.
-        child: (M, V) the prefix that a token leads to, -1 where it is not there.
-        used: () how many there are.
-        overflow: () whether one found no place.
-    """
-
-    change: jax.Array
-    child: jax.Array
-    used: jax.Array
-    overflow: jax.Array
-
-
-class Walk(NamedTuple):
-    """A response: its tokens (T,), -1 beyond the end, its mask (T,), and the laws they were drawn from (T, V)."""
-
-    tokens: jax.Array
-    mask: jax.Array
-    logs: jax.Array
-    base_logs: jax.Array
-
-    def of_tokens(self, logs: jax.Array) -> jax.Array:
-        """(..., T) log-probabilities of the tokens under logs (..., T, V), 0 beyond the end."""
-        taken = jnp.take_along_axis(logs, jnp.maximum(self.tokens, 0)[..., None], axis=-1)[..., 0]
-        return jnp.where(self.mask > 0, taken, 0)
 
 
 def run(
@@ -120,73 +91,6 @@ def run(
     return out
 
 
-def _walk(arms: LazyTree, buffer: Buffer, pick: Any) -> Walk:
-    """The response whose token at each position is pick(log law (V,), position)."""
-    depth, dtype = np.shape(arms.law)[0], buffer.change.dtype
-
-    def step(
-        held: tuple[jax.Array, jax.Array, jax.Array], position: jax.Array
-    ) -> tuple[tuple[jax.Array, jax.Array, jax.Array], Walk]:
-        node, prefix, going = held
-        base = arms.base(prefix, position, dtype)
-        here = jnp.maximum(node, 0)
-        logs = jax.nn.log_softmax(base + jnp.where(node >= 0, buffer.change[here], 0))
-        token = pick(logs, position)
-        after = jnp.where(node >= 0, buffer.child[here, token], -1)
-        seen = Walk(jnp.where(going, token, -1), going.astype(dtype), logs, jax.nn.log_softmax(base))
-        return (after, jax.random.fold_in(prefix, token), going & (token != arms.end)), seen
-
-    begin = (jnp.zeros((), jnp.int32), jax.random.key(arms.seed), jnp.ones((), bool))
-    return jax.lax.scan(step, begin, jnp.arange(depth, dtype=jnp.uint32))[1]
-
-
-def _success(arms: LazyTree, buffer: Buffer) -> jax.Array:
-    """() p: the sum over the listed responses of their probability."""
-
-    def log_probability(tokens: jax.Array) -> jax.Array:
-        walk = _walk(arms, buffer, lambda logs, position: jnp.maximum(tokens[position], 0))
-        return walk.of_tokens(walk.logs).sum()
-
-    return jnp.exp(jax.vmap(log_probability)(jnp.asarray(arms.correct))).sum()
-
-
-def _grow(buffer: Buffer, tokens: jax.Array, weights: jax.Array) -> tuple[Buffer, jax.Array]:
-    """Bring into being the prefixes of the responses (n, T) that have a weight; (n, T) the prefix of each token.
-
-    A prefix without a place, or without need of one, is M, which no write takes.
-    """
-    capacity = buffer.change.shape[0]
-    active = jnp.any(weights != 0, axis=1)
-
-    def step(
-        held: tuple[jax.Array, jax.Array, jax.Array], pair: tuple[jax.Array, jax.Array]
-    ) -> tuple[tuple[jax.Array, jax.Array, jax.Array], jax.Array]:
-        child, used, node = held
-        token, goes_on = pair
-        here = node < capacity
-        known = jnp.where(here, child[jnp.minimum(node, capacity - 1), token], capacity)
-        wanted = here & goes_on & (known < 0)
-        same = wanted & (node[:, None] == node) & (token[:, None] == token)
-        first = wanted & (
-            jnp.argmax(same, axis=1) == jnp.arange(len(token))
-        )  # of those that want the same prefix
-        number = used - 1 + jnp.cumsum(first.astype(used.dtype))
-        new = number[jnp.argmax(same, axis=1)]
-        following = jnp.where(
-            goes_on & here, jnp.where(known >= 0, known, jnp.minimum(new, capacity)), capacity
-        )
-        placed = jnp.where(first & (new < capacity), node, capacity)
-        child = child.at[placed, token].set(following, mode="drop")
-        return (child, used + first.sum(dtype=used.dtype), following), node
-
-    later = jnp.pad(tokens[:, 1:], ((0, 0), (0, 1)), constant_values=-1)
-    begin = (buffer.child, buffer.used, jnp.where(active, 0, capacity).astype(jnp.int32))
-    pairs = (jnp.maximum(tokens, 0).T, (later >= 0).T)
-    (child, used, _), nodes = jax.lax.scan(step, begin, pairs)
-    overflow = buffer.overflow | (used > capacity)
-    return Buffer(buffer.change, child, jnp.minimum(used, capacity), overflow), nodes.T
-
-
 @partial(jax.jit, static_argnames=("rule", "verifier", "observe", "nodes"))
 def _run(
     arms: LazyTree,
@@ -213,7 +117,7 @@ def _run(
             round, wanted = now
             keys = rollout_keys(round_key(seed_key, round), rule.rollouts)
             walks = jax.vmap(
-                lambda k: _walk(arms, buffer, lambda logs, at: choose(token_key(k, at)[None], logs)[0])
+                lambda k: walk(arms, buffer, lambda logs, at: choose(token_key(k, at)[None], logs)[0])
             )(keys)
             length = walks.mask.sum(axis=1)
             truth = jax.vmap(lambda tokens, size: arms.truth(tokens, size, dtype))(walks.tokens, length)
@@ -232,13 +136,11 @@ def _run(
             }
             if "success" in observe:
                 zero = jnp.zeros((), dtype)
-                noted["success"] = jax.lax.cond(wanted, lambda: _success(arms, buffer), lambda: zero)
-            buffer, at = _grow(buffer, walks.tokens, weights)
+                noted["success"] = jax.lax.cond(wanted, lambda: success(arms, buffer), lambda: zero)
+            buffer, at = grow(buffer, walks.tokens, weights)
             push = jax.nn.one_hot(walks.tokens, symbols, dtype=dtype) - jnp.exp(walks.logs)
             direction = jnp.zeros_like(buffer.change).at[at].add(weights[..., None] * push, mode="drop")
-            with jax.numpy_dtype_promotion(
-                "standard"
-            ):  # optax's Adam mixes its integer step count with floats
+            with jax.numpy_dtype_promotion("standard"):  # for optax's Adam, see `step.update`
                 step, moments = optimiser.update(-direction, moments, buffer.change)
             change = jnp.asarray(optax.apply_updates(buffer.change, step))
             return (buffer._replace(change=change), moments, memory), {name: noted[name] for name in observe}
