@@ -66,8 +66,9 @@ def draw_lines(
                 low, high = np.asarray(line.band, np.float64)
                 axes.fill_between(x, low, high, color=colour, alpha=0.18, lw=0)
                 highest = max(highest, float(np.nanmax(high)))
-            style = {"dashes": (2.2, 1.6), "lw": 1.0} if line.dashed else {"lw": 1.3}
-            axes.plot(x, y, color=colour, **style)
+            axes.plot(
+                x, y, color=colour, lw=1.0 if line.dashed else 1.3, ls=(0, (2.2, 1.6)) if line.dashed else "-"
+            )
             highest = max(highest, float(np.nanmax(y)))
             left, right = min(left, float(_shown(x, log_x).min())), max(right, float(x.max()))
             if line.name:

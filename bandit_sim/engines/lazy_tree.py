@@ -67,6 +67,14 @@ def run(
         raise ValueError(
             "weight_decay moves prefixes that do not exist; set it to 0, or list the tree (TokenTree)"
         )
+    for name, found in {
+        f"signal {rule.signal.kind}, which draws helpers,": bool(rule.signal.helpers),
+        f"epochs = {rule.epochs}": rule.epochs > 1,
+        "entropy exact": rule.entropy.kind == "exact",
+        "kl refresh": rule.kl.refresh is not None,
+    }.items():
+        if found:
+            raise ValueError(f"a lazy tree does not carry {name}; list the tree (TokenTree), or leave it out")
     if nodes < 1:
         raise ValueError(f"nodes = {nodes}; give at least 1")
     verifier = Clean() if verifier is None else verifier
@@ -115,7 +123,7 @@ def _run(
         ) -> tuple[tuple[Buffer, Any, Any], dict[str, jax.Array]]:
             buffer, moments, memory = held
             round, wanted = now
-            keys = rollout_keys(round_key(seed_key, round), rule.rollouts)
+            keys = rollout_keys(round_key(seed_key, round), 1, rule.rollouts, rule.rollouts)
             walks = jax.vmap(
                 lambda k: walk(arms, buffer, lambda logs, at: choose(token_key(k, at)[None], logs)[0])
             )(keys)

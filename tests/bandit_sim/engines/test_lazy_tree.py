@@ -133,3 +133,18 @@ def test_what_a_lazy_tree_cannot_do_is_refused():
         LazyTree(law=np.log(LAW))
     with pytest.raises(ValueError, match="law has shape"):
         LazyTree.of(LAW, 4, CORRECT)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"signal": {"kind": "greedy"}}, r"signal greedy, which draws helpers"),
+        ({"epochs": 2}, r"epochs = 2"),
+        ({"entropy": {"kind": "exact", "beta": 0.1}}, r"entropy exact"),
+        ({"kl": {"kind": "k2", "beta": 0.1, "refresh": 2}}, r"kl refresh"),
+    ],
+)
+def test_what_a_lazy_tree_does_not_carry_is_refused(make_rule, fields, message):
+    arms = LazyTree.of([0.5, 0.5], 2, [(1, 0)])
+    with pytest.raises(ValueError, match=message):
+        lazy_tree.run(arms, make_rule(**fields), [0], 1, 0)
