@@ -138,7 +138,7 @@ def test_what_a_lazy_tree_cannot_do_is_refused():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"signal": {"kind": "greedy"}}, r"signal greedy, which draws helpers"),
+        ({"signal": "greedy"}, r"signal greedy, which draws helpers"),
         ({"epochs": 2}, r"epochs = 2"),
         ({"entropy": {"kind": "exact", "beta": 0.1}}, r"entropy exact"),
         ({"kl": {"kind": "k2", "beta": 0.1, "refresh": 2}}, r"kl refresh"),
