@@ -21,21 +21,23 @@ def draw_curves(
     subtitle: str = "",
     ylabel: str = "success probability",
     width_cm: float = 8.0,
+    at: ArrayLike | None = None,
 ) -> Figure:
-    """Draw a mean over seeds with its 50% and 90% bands over rounds 1 .. T.
+    """Draw a mean over seeds with its 50% and 90% bands.
 
-    mean: (T,); quantiles: (5, T) at 5, 25, 50, 75, 95% over seeds; width_cm: printed width.
+    mean: (T,); quantiles: (5, T) at 5, 25, 50, 75, 95% over seeds; width_cm: printed width; at: (T,) the round
+    of each point, default 1 .. T.
     """
     average, bands = np.asarray(mean, dtype=np.float64), np.asarray(quantiles, dtype=np.float64)
     if bands.shape != (5, *average.shape):
         raise ValueError(f"quantiles have shape {bands.shape}; this mean asks for {(5, *average.shape)}")
     with rc():
         figure, axes = framed(width_cm, title, subtitle)
-        rounds = np.arange(1, len(average) + 1)
+        rounds = np.arange(1, len(average) + 1) if at is None else np.asarray(at)
         axes.fill_between(rounds, bands[0], bands[4], color=BLUE, alpha=0.18, lw=0)
         axes.fill_between(rounds, bands[1], bands[3], color=BLUE, alpha=0.30, lw=0)
         axes.plot(rounds, average, color=BLUE, lw=1.4)
-        over_rounds(axes, len(average), float(max(bands.max(), average.max())), ylabel)
+        over_rounds(axes, int(rounds[-1]), float(max(bands.max(), average.max())), ylabel)
         make_room(axes)
         ends = [(bands[0], "5%"), (bands[1], "25%"), (bands[3], "75%"), (bands[4], "95%")]
         labels = [EndLabel(float(curve[-1]), name, BLUE) for curve, name in ends]

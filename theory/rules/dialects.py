@@ -159,3 +159,12 @@ def preset(name: str, *, eta: float | None = None, rollouts: int | None = None) 
     if rollouts is not None:
         fields["rollouts"] = rollouts
     return Rule(**fields)
+
+
+def name_of(rule: Rule) -> str | None:
+    """The name of the preset that a rule is but for eta and rollouts; None for a rule without one."""
+    for name, known in PRESETS.items():
+        same = known.optimiser.model_copy(update={"eta": rule.optimiser.eta})
+        if rule == known.model_copy(update={"optimiser": same, "rollouts": rule.rollouts}):
+            return name
+    return None

@@ -1,0 +1,263 @@
+"""A simulation as data: which bandit, which rule, how long, how many seeds, what is recorded, by which engine."""
+
+from __future__ import annotations
+
+import time
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from bandit_sim import ArmClasses, Arms, Contexts, ParticleArms, TokenTree, TreeArms, simulate
+from bandit_sim.by_class import ClassEngine, engine_of
+from bandit_sim.verifiers import Clean, Verifier
+from theory.curves import Curves
+from theory.rules.dialects import preset
+from theory.rules.rule import Rule
+from theory.rules.spec import Spec
+from theory.synthetic_tree import synthetic_tree
+
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+EngineName = Literal["auto", "dense", "lumped", "event", "kernel", "tree", "tree_kernel", "contexts"]
+DENSE_UP_TO = 256
+"""Arms up to which `auto` keeps every arm by itself; above, classes cost less."""
+
+
+class TwoClass(Spec):
+    """K arms: `correct` of them share p0 evenly, the others share the rest."""
+
+    kind: Literal["two_class"] = "two_class"
+    arms: Count = 1000
+    correct: Count = 1
+    p0: Share = 0.05
+
+    def build(self) -> ArmClasses:
+        return ArmClasses.two_class(arms=self.arms, correct=self.correct, p0=self.p0)
+
+
+class PowerLaw(Spec):
+    """K arms in two classes as in `TwoClass`; within a class the j-th likeliest has mass ~ j^-exponent."""
+
+    kind: Literal["power_law"] = "power_law"
+    arms: Count = 1000
+    correct: Count = 10
+    p0: Share = 0.05
+    exponent: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+
+    def build(self) -> ArmClasses:
+        return ArmClasses.power_law(arms=self.arms, correct=self.correct, p0=self.p0, exponent=self.exponent)
+
+
+class LogNormal(Spec):
+    """K arms in two classes as in `TwoClass`; within a class log masses are normal with deviation sigma."""
+
+    kind: Literal["log_normal"] = "log_normal"
+    arms: Count = 1000
+    correct: Count = 10
+    p0: Share = 0.05
+    sigma: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2.0
+
+    def build(self) -> ArmClasses:
+        return ArmClasses.log_normal(arms=self.arms, correct=self.correct, p0=self.p0, sigma=self.sigma)
+
+
+class Masses(Spec):
+    """Groups of `count` arms each, which together have probability ~ mass and pay `reward`."""
+
+    kind: Literal["masses"] = "masses"
+    mass: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...]
+    reward: tuple[Annotated[float, Field(allow_inf_nan=False)], ...]
+    count: tuple[Count, ...] | None = None
+    flip: tuple[Annotated[float, Field(ge=0, le=1)], ...] | None = None
+
+    def build(self) -> ArmClasses:
+        return ArmClasses.from_masses(self.mass, self.reward, count=self.count, flip=self.flip)
+
+
+class ProbeArms(Spec):
+    """What `onearm probe` measured into a folder: its tree (kernel), or its responses without sharing (classes)."""
+
+    kind: Literal["probe"] = "probe"
+    folder: str
+    shared: bool = True
+
+    def build(self) -> TreeArms | ArmClasses:
+        from experiments.store import read_probe
+
+        probe = read_probe(Path(self.folder))
+        return TreeArms.from_tree(probe.tree()) if self.shared else ArmClasses.from_probe(probe)
+
+
+class SyntheticTree(Spec):
+    """A response tree with overlaps to choose: see `theory.synthetic_tree.synthetic_tree`."""
+
+    kind: Literal["synthetic_tree"] = "synthetic_tree"
+    p0: Share = 0.1
+    correct: Count = 1
+    wrong: Count = 1
+    depth: Count = 1
+    own: Annotated[float, Field(gt=0)] = 1.0
+    within: float = 0.0
+    cross: float = 0.0
+    whole_responses: bool = False
+    """Tilt whole responses (the sequence kernel) instead of the tokens of a tree."""
+
+    def build(self) -> TreeArms | ParticleArms:
+        tree = synthetic_tree(
+            self.p0, correct=self.correct, wrong=self.wrong, depth=self.depth, own=self.own,
+            within=self.within, cross=self.cross,
+        )  # fmt: skip
+        return ParticleArms.from_tree(tree) if self.whole_responses else TreeArms.from_tree(tree)
+
+
+class FreeTree(Spec):
+    """Responses of up to `depth` tokens with one next-token law at every prefix, all logits free; token 0 ends one.
+
+    `correct` lists the responses that pay 1, by their tokens.
+    """
+
+    kind: Literal["token_tree"] = "token_tree"
+    law: tuple[Share, ...] = (0.2, 0.4, 0.4)
+    depth: Count = 3
+    correct: tuple[tuple[int, ...], ...] = ((1, 0),)
+
+    def build(self) -> TokenTree:
+        tree = TokenTree.grow(self.law, self.depth, lambda tokens: float(tokens in self.correct))
+        if int(np.sum(tree.reward > 0)) != len(set(self.correct)):
+            raise ValueError(
+                f"correct = {self.correct}: not all are responses of this tree; end each with token 0, or give it "
+                f"{self.depth} tokens below {len(self.law)}"
+            )
+        return tree
+
+
+class Queries(Spec):
+    """Many queries that share features: see `bandit_sim.contexts.Contexts.spectrum`."""
+
+    kind: Literal["contexts"] = "contexts"
+    p0: tuple[Share, ...] = (0.05, 0.1, 0.2, 0.4)
+    held_out: tuple[Share, ...] = ()
+    arms: Count = 20
+    correct: Count = 1
+    batch: Count = 1
+    overlap: Annotated[float, Field(ge=0, le=1)] = 0.0
+    within: float = 0.0
+    cross: float = 0.0
+
+    def build(self) -> Contexts:
+        return Contexts.spectrum(
+            self.p0, held_out=self.held_out, arms=self.arms, correct=self.correct, batch=self.batch,
+            overlap=self.overlap, within=self.within, cross=self.cross,
+        )  # fmt: skip
+
+
+Bandit = Annotated[
+    TwoClass | PowerLaw | LogNormal | Masses | ProbeArms | SyntheticTree | FreeTree | Queries,
+    Field(discriminator="kind"),
+]
+
+
+class SimulationSpec(Spec):
+    """A simulation: `onearm simulate --spec FILE.toml` reads one, its flags change single fields.
+
+    Arguments:
+        bandit: what is pulled.
+        rule: a rule field by field, or {preset, eta, rollouts} for a named one.
+        verifier: what a pull is paid.
+        rounds: updates T; recorded are rounds 0, every, 2 every, ..., T, so `every` divides T.
+        seeds: replicas.
+        seed: every random draw follows from it.
+        engine: "auto" chooses; arms in classes also run "dense" (each arm by itself), "lumped" or "event".
+        observe: what is recorded, see `bandit_sim.observe.OBSERVABLES`.
+        dtype: "float32" or "float64"; None is float64 for arms in classes and float32 for the others.
+    Errors: ValueError naming the field, its value and the fix.
+    """
+
+    bandit: Bandit = TwoClass()
+    rule: Rule = preset("minimalist", eta=1.0)
+    verifier: Verifier = Clean()
+    rounds: Count = 100
+    seeds: Count = 1000
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    engine: EngineName = "auto"
+    observe: tuple[str, ...] = ("success",)
+    every: Count = 1
+    dtype: Literal["float32", "float64"] | None = None
+
+    @field_validator("rule", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "preset" in value:
+            unknown = sorted(set(value) - {"preset", "eta", "rollouts"})
+            if unknown:
+                raise ValueError(
+                    f"rule.{unknown[0]} beside rule.preset; a preset takes eta and rollouts, or write the rule out"
+                )
+            return preset(value["preset"], eta=value.get("eta"), rollouts=value.get("rollouts"))
+        return value
+
+    @model_validator(mode="after")
+    def _recorded_to_the_end(self) -> SimulationSpec:
+        if self.rounds % self.every:
+            raise ValueError(f"every = {self.every} does not divide rounds = {self.rounds}; the end would not be recorded")
+        if "success" not in self.observe:
+            raise ValueError(f"observe = {self.observe}; success is what is printed and drawn, so name it too")
+        return self
+
+    @classmethod
+    def read(cls, path: Path) -> SimulationSpec:
+        """Errors: ValueError naming the file and the field."""
+        try:
+            return cls.model_validate(tomllib.loads(path.read_text()))
+        except OSError as error:
+            raise ValueError(f"--spec {path} cannot be read ({error.strerror}); give a TOML file") from error
+        except (tomllib.TOMLDecodeError, ValidationError) as error:
+            raise ValueError(f"--spec {path}: {error}") from error
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """Curves of a simulation, the engine that made them, and how long it took, compilation included."""
+
+    curves: Curves
+    engine: str
+    seconds: float
+
+
+def run_simulation(spec: SimulationSpec, progress: Callable[[int, int], object] | None = None) -> Simulation:
+    """Simulate a spec; column i of the curves is p after i * every updates, the last one after all.
+
+    Errors: ValueError for an engine that does not pull these arms.
+    """
+    started = time.perf_counter()
+    arms = spec.bandit.build()
+    engine = _engine(arms, spec)
+    if isinstance(arms, ArmClasses) and engine == "dense":
+        arms = arms.expand()
+    curves = simulate(
+        arms, spec.rule, spec.rounds + 1, spec.seeds, spec.seed,
+        observe=spec.observe, every=spec.every, verifier=spec.verifier, dtype=spec.dtype,
+        engine=engine if isinstance(arms, ArmClasses) else "auto", progress=progress,
+    )  # fmt: skip
+    return Simulation(curves, engine, time.perf_counter() - started)
+
+
+def _engine(arms: Any, spec: SimulationSpec) -> str:
+    """The engine's name: the one asked for, if it pulls these arms, or the best of those that do."""
+    of_kind = {Arms: "dense", ParticleArms: "kernel", TreeArms: "tree_kernel", TokenTree: "tree", Contexts: "contexts"}
+    if isinstance(arms, ArmClasses):
+        if spec.engine == "auto":
+            small = arms.arms <= DENSE_UP_TO
+            return "dense" if small else engine_of(arms, spec.rule, spec.verifier, spec.every)
+        if spec.engine in ("dense", "lumped", "event"):
+            return spec.engine
+        raise ValueError(f"--engine {spec.engine} does not pull arms in classes; use dense, lumped, event or auto")
+    own = of_kind[type(arms)]
+    if spec.engine not in ("auto", own):
+        raise ValueError(f"--engine {spec.engine} does not pull {spec.bandit.kind} arms; use {own} or auto")
+    return own
