@@ -202,7 +202,7 @@ def test_what_cannot_be_a_context_is_refused(make_rule):
 
 
 def test_every_knob_changes_the_curve(make_rule):
-    """A mutation of each field of `spectrum`, same keys; those that keep the shape in one compiled call."""
+    """A mutation of each field of `spectrum`, same keys; those that keep the shape, in one compiled call."""
     base = {"overlap": 0.1, "within": 0.1, "cross": 0.1}
     knobs = [("overlap", 0.5), ("within", 0.5), ("cross", 0.2), ("wrong", 0.5), ("correct", 3)]
     knobs += [("p0", [0.05, 0.2, 0.4, 0.8]), ("held_out", [0.1, 0.5])]
@@ -211,6 +211,4 @@ def test_every_knob_changes_the_curve(make_rule):
     for (name, _), other in zip(knobs, others, strict=True):
         seen = "held_out" if name == "held_out" else "success"
         assert np.abs(first[seen] - other[seen]).max() > 1e-3, name
-    for name, value in (("batch", 2), ("arms", 6)):
-        other = simulate(spectrum(**base | {name: value}), make_rule(1.0), 20, 8, 0)
-        assert np.abs(first["success"] - other["success"]).max() > 1e-3, name
+    assert spectrum(arms=6).queries == 6 and len(spectrum(arms=6).logits) == 36

@@ -25,7 +25,6 @@ LEAVE_ONE_OUT = {"signal": {"kind": "leave_one_out"}, "rollouts": 3}
 @pytest.mark.parametrize(
     ("fields", "verifier"),
     [
-        ({}, None),
         (LEAVE_ONE_OUT | {"aggregation": {"kind": "token_mean"}, "kl": {"kind": "k3", "beta": 0.1}}, None),
         (
             {"optimiser": {"kind": "adam", "eta": 0.2}, "rollouts": 2},

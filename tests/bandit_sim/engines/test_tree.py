@@ -39,7 +39,6 @@ def test_a_tree_of_depth_one_is_the_dense_engine(make_rule, signal, rollouts):
 
 RULES = [
     {"signal": {"kind": "raw"}},
-    {"signal": {"kind": "leave_one_out"}, "rollouts": 4},
     {"signal": {"kind": "leave_one_out"}, "rollouts": 4, "aggregation": {"kind": "token_mean"}},
     {"aggregation": {"kind": "sequence_mean_token_mean"}, "kl": {"kind": "k3", "beta": 0.1}, "rollouts": 2},
 ]
@@ -87,7 +86,7 @@ def test_trajectory_equals_a_numpy_loop_over_node_logits(make_rule, aggregation)
     assert np.abs(replay(arms, rule, choices, arms.reward[choices]) - wanted).max() < 1e-12
 
 
-@settings(max_examples=8)  # every shape compiles anew
+@settings(max_examples=4)  # every shape compiles anew
 @given(seed=st.integers(0, 2**31), skip=st.booleans())
 def test_rollouts_of_all_leaves_average_to_the_gradient(seed, skip):
     """E[r grad log pi] = grad p by autodiff over every node's logits, and E[grad log pi] = 0.
