@@ -20,7 +20,9 @@ QUIET = 0.05
 """Share of rounds that move something below which `auto` skips the others."""
 
 
-def engine_of(arms: ArmClasses, rule: Rule, verifier: VerifierSpec | None, every: int) -> Literal["lumped", "event"]:
+def engine_of(
+    arms: ArmClasses, rule: Rule, verifier: VerifierSpec | None, every: int
+) -> Literal["lumped", "event"]:
     """The cheaper engine: `event` where its rule holds and few rounds move anything, or few are recorded."""
     busy = event.busy_share(arms, rule, _law(verifier))
     return "event" if busy is not None and (busy < QUIET or every >= 16) else "lumped"
@@ -50,7 +52,9 @@ def simulate_classes(
     for first in range(0, len(seeds), size):
         block = seeds[first : first + size]
         parts.append(
-            run(arms, rule, at, block, key, verifier=_law(verifier), observe=observe, dtype=dtype or "float64")
+            run(
+                arms, rule, at, block, key, verifier=_law(verifier), observe=observe, dtype=dtype or "float64"
+            )
         )
         if progress is not None:
             progress(min(first + size, len(seeds)), len(seeds))

@@ -17,13 +17,15 @@ Flag = typer.Option
 
 def simulate(
     spec: Annotated[
-        Path | None, Flag("--spec", help="TOML file of a simulation; the flags below change single fields of it.")
+        Path | None,
+        Flag("--spec", help="TOML file of a simulation; the flags below change single fields of it."),
     ] = None,
     arms: Annotated[int | None, Flag(help="Number of arms K, up to 4e18. Default 1000.")] = None,
     correct: Annotated[int | None, Flag(help="How many of them pay 1. Default 1.")] = None,
-    p0: Annotated[float | None, Flag(help="Success probability at the start, of all correct arms. Default 0.05.")] = None,
+    p0: Annotated[float | None, Flag(help="Success probability at the start. Default 0.05.")] = None,
     profile: Annotated[
-        str | None, Flag(help="How mass is spread within a class: two_class (evenly), power_law or log_normal.")
+        str | None,
+        Flag(help="How mass is spread within a class: two_class (evenly), power_law or log_normal."),
     ] = None,
     exponent: Annotated[float | None, Flag(help="Of power_law: the j-th arm has mass ~ j^-exponent.")] = None,
     sigma: Annotated[float | None, Flag(help="Of log_normal: deviation of the log masses.")] = None,
@@ -35,18 +37,24 @@ def simulate(
     verifier: Annotated[
         str | None, Flag(help="What a pull is paid: clean, plus_minus, negative_only or noisy.")
     ] = None,
-    false_positive: Annotated[float | None, Flag(help="Of noisy: chance that a wrong response is paid.")] = None,
+    false_positive: Annotated[
+        float | None, Flag(help="Of noisy: chance that a wrong response is paid.")
+    ] = None,
     false_negative: Annotated[float | None, Flag(help="Of noisy: chance that a correct one is not.")] = None,
     rounds: Annotated[int | None, Flag(help="Updates. Default 100.")] = None,
     seeds: Annotated[int | None, Flag(help="Independent replicas. Default 1000.")] = None,
     seed: Annotated[int | None, Flag(help="Every random draw follows from it. Default 0.")] = None,
     engine: Annotated[
         str | None,
-        Flag(help="dense keeps every arm, lumped costs the same at any K, event skips rounds that move nothing; or auto."),
+        Flag(
+            help="dense keeps every arm, lumped costs the same at any K, event skips rounds that move nothing; or auto."
+        ),
     ] = None,
     observe: Annotated[
         list[str] | None,
-        Flag(help="What to record besides success: reward, entropy, distinct, winner_share, ... May be repeated."),
+        Flag(
+            help="What to record besides success: reward, entropy, distinct, winner_share, ... May be repeated."
+        ),
     ] = None,
     every: Annotated[int | None, Flag(help="Record every so many rounds; must divide the rounds.")] = None,
     dtype: Annotated[str | None, Flag(help="float32 or float64.")] = None,
@@ -79,7 +87,9 @@ def _spec(given: dict[str, Any]) -> SimulationSpec:
     fields: dict[str, Any] = base.model_dump()
     bandit = {name: given[name] for name in ("arms", "correct", "p0", "exponent", "sigma") if name in given}
     if "profile" in given:
-        shared = {name: fields["bandit"][name] for name in ("arms", "correct", "p0") if name in fields["bandit"]}
+        shared = {
+            name: fields["bandit"][name] for name in ("arms", "correct", "p0") if name in fields["bandit"]
+        }
         fields["bandit"] = {"kind": given["profile"], **shared}
     fields["bandit"] |= bandit
     if "rule" in given:
@@ -90,7 +100,9 @@ def _spec(given: dict[str, Any]) -> SimulationSpec:
         fields["rule"]["rollouts"] = given["rollouts"]
     if "verifier" in given:
         fields["verifier"] = {"kind": given["verifier"]}
-    fields["verifier"] |= {name: given[name] for name in ("false_positive", "false_negative") if name in given}
+    fields["verifier"] |= {
+        name: given[name] for name in ("false_positive", "false_negative") if name in given
+    }
     if "observe" in given:
         fields["observe"] = tuple(dict.fromkeys(("success", *given["observe"])))
     for name in ("rounds", "seeds", "seed", "engine", "every", "dtype"):
@@ -143,7 +155,9 @@ def _write(out: Path, spec: SimulationSpec, made: Simulation, result: dict[str, 
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / "simulate.json", result)
     except OSError as error:
-        raise ValueError(f"--out {out} cannot be written ({error.strerror}); choose another folder") from error
+        raise ValueError(
+            f"--out {out} cannot be written ({error.strerror}); choose another folder"
+        ) from error
     curves = made.curves
     table = pa.table({
         "metric": np.repeat(list(curves.metrics), curves.seeds * curves.rounds),

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from bandit_sim import ArmClasses, Arms, Contexts, ParticleArms, TokenTree, TreeArms, simulate
-from bandit_sim.by_class import ClassEngine, engine_of
+from bandit_sim.by_class import engine_of
 from bandit_sim.verifiers import Clean, Verifier
 from theory.curves import Curves
 from theory.rules.dialects import preset
@@ -204,9 +204,13 @@ class SimulationSpec(Spec):
     @model_validator(mode="after")
     def _recorded_to_the_end(self) -> SimulationSpec:
         if self.rounds % self.every:
-            raise ValueError(f"every = {self.every} does not divide rounds = {self.rounds}; the end would not be recorded")
+            raise ValueError(
+                f"every = {self.every} does not divide rounds = {self.rounds}; the end would not be recorded"
+            )
         if "success" not in self.observe:
-            raise ValueError(f"observe = {self.observe}; success is what is printed and drawn, so name it too")
+            raise ValueError(
+                f"observe = {self.observe}; success is what is printed and drawn, so name it too"
+            )
         return self
 
     @classmethod
@@ -249,14 +253,22 @@ def run_simulation(spec: SimulationSpec, progress: Callable[[int, int], object] 
 
 def _engine(arms: Any, spec: SimulationSpec) -> str:
     """The engine's name: the one asked for, if it pulls these arms, or the best of those that do."""
-    of_kind = {Arms: "dense", ParticleArms: "kernel", TreeArms: "tree_kernel", TokenTree: "tree", Contexts: "contexts"}
+    of_kind = {
+        Arms: "dense",
+        ParticleArms: "kernel",
+        TreeArms: "tree_kernel",
+        TokenTree: "tree",
+        Contexts: "contexts",
+    }
     if isinstance(arms, ArmClasses):
         if spec.engine == "auto":
             small = arms.arms <= DENSE_UP_TO
             return "dense" if small else engine_of(arms, spec.rule, spec.verifier, spec.every)
         if spec.engine in ("dense", "lumped", "event"):
             return spec.engine
-        raise ValueError(f"--engine {spec.engine} does not pull arms in classes; use dense, lumped, event or auto")
+        raise ValueError(
+            f"--engine {spec.engine} does not pull arms in classes; use dense, lumped, event or auto"
+        )
     own = of_kind[type(arms)]
     if spec.engine not in ("auto", own):
         raise ValueError(f"--engine {spec.engine} does not pull {spec.bandit.kind} arms; use {own} or auto")
