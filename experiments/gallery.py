@@ -135,11 +135,18 @@ def collapse() -> Figure:
     """Negative reward with features that correct and wrong responses share."""
     rule = preset("minimalist", eta=2.0)
     lines = []
-    for cross in (0.0, 2.0, 4.0):
-        tree = synthetic_tree(0.02, correct=2, wrong=20, own=10.0, cross=cross, wrong_overlap=cross, near=10)
+    overlaps: dict[str, dict[str, float]] = {
+        "none": {},
+        "wrong alone": {"wrong_overlap": 4.0},
+        "cross 2": {"wrong_overlap": 4.0, "cross": 2.0},
+        "cross 4": {"wrong_overlap": 4.0, "cross": 4.0},
+    }
+    for name, overlap in overlaps.items():
+        near = {"near": 10} if overlap else {}
+        tree = synthetic_tree(0.02, correct=2, wrong=20, within=4.0, **overlap, **near)
         curves = simulate(TreeArms.from_tree(tree), rule, 301, 256, 0, verifier=NegativeOnly(), every=3)
         share = (curves["success"] < 0.002).mean(axis=0)
-        lines.append(Line(f"overlap {cross:g}", curves.at, share))
+        lines.append(Line(name, curves.at, share))
     return draw_lines(
         lines, "Negative reward collapses where features are shared", "reward r - 1, p0 = .02, η = 2, 256 seeds",
         ylabel="share of seeds below p0 / 10", limits=(0, 1.02),
