@@ -49,16 +49,17 @@ class ArmClasses:
         for name in ("count", "reward", "flip"):
             _check_shape(name, getattr(self, name), np.shape(self.logit))
         _check_reward(self.reward)
+        logit, count, flip = (np.asarray(x) for x in (self.logit, self.count, self.flip))
         for name, values, bad, fix in (
-            ("logit", self.logit, ~np.isfinite(self.logit), "drop the class if it has no mass"),
-            ("count", self.count, (self.count < 1) | (self.count > LARGEST_COUNT), "give 1 to 2**62"),
-            ("flip", self.flip, ~((self.flip >= 0) & (self.flip <= 1)), "give a probability"),
+            ("logit", logit, ~np.isfinite(logit), "drop the class if it has no mass"),
+            ("count", count, (count < 1) | (count > LARGEST_COUNT), "give 1 to 2**62"),
+            ("flip", flip, ~((flip >= 0) & (flip <= 1)), "give a probability"),
         ):
             if bad.any():
                 at = int(np.argmax(bad))
                 raise ValueError(f"{name} of class {at} is {values[at]}; {fix}")
-        if not np.issubdtype(np.asarray(self.count).dtype, np.integer):
-            raise ValueError(f"count has dtype {self.count.dtype}; give whole numbers (int64)")
+        if not np.issubdtype(count.dtype, np.integer):
+            raise ValueError(f"count has dtype {count.dtype}; give whole numbers (int64)")
 
     @property
     def arms(self) -> int:

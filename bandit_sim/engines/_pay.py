@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 
+@runtime_checkable
 class Verifier(Protocol):
     """Anything frozen and hashable that pays: (uniform, truth, length, flip) -> reward, arrays of one shape."""
 

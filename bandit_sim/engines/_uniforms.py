@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 
-def uniforms(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
+def uniforms(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
     """Uniforms in [0, 1) from 64 random bits each, fine near 0 (float64: multiples of 2^-64).
 
     Threefry through XLA's own generator: the bits of `jax.random`'s quality at a tenth of its price, since the

@@ -82,6 +82,8 @@ def run(
     rounds, names = round_numbers(at), check_observe(observe)
     if jnp.dtype(dtype) not in (jnp.float32, jnp.float64):
         raise ValueError(f"dtype = {dtype}; give float64 or float32")
+    if slots < 1:
+        raise ValueError(f"slots = {slots}; give at least 1")
     check_rule(rule)
     if special and birth.applies(arms, rule, verifier, rounds):
         return birth.run(arms, rule, rounds, seeds, key, observe=names)
