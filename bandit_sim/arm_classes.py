@@ -68,7 +68,9 @@ class ArmClasses:
 
     def masses(self) -> NDArray[np.float64]:
         """(C,) initial probability of each class."""
-        return special.softmax(np.asarray(self.logit, np.float64) + np.log(np.asarray(self.count, np.float64)))
+        return special.softmax(
+            np.asarray(self.logit, np.float64) + np.log(np.asarray(self.count, np.float64))
+        )
 
     def rarest_first(self) -> tuple[ArmClasses, NDArray[np.intp]]:
         """The classes by ascending mass, and their old numbers: uniforms resolve best near 0."""
@@ -114,7 +116,10 @@ class ArmClasses:
             raise ValueError(f"classes = {classes}; give at least 4 a side")
         sides = ((correct, p0, 1.0), (arms - correct, 1 - p0, 0.0))
         return cls.join(
-            *((_scaled(*_power_bins(number, exponent, classes), mass), reward) for number, mass, reward in sides)
+            *(
+                (_scaled(*_power_bins(number, exponent, classes), mass), reward)
+                for number, mass, reward in sides
+            )
         )
 
     @classmethod
@@ -133,12 +138,20 @@ class ArmClasses:
             raise ValueError(f"classes = {classes}; give at least 4 a side")
         sides = ((correct, p0, 1.0), (arms - correct, 1 - p0, 0.0))
         return cls.join(
-            *((_scaled(*_normal_bins(number, sigma, classes), mass), reward) for number, mass, reward in sides)
+            *(
+                (_scaled(*_normal_bins(number, sigma, classes), mass), reward)
+                for number, mass, reward in sides
+            )
         )
 
     @classmethod
     def from_masses(
-        cls, masses: ArrayLike, reward: ArrayLike, *, count: ArrayLike | None = None, flip: ArrayLike | None = None
+        cls,
+        masses: ArrayLike,
+        reward: ArrayLike,
+        *,
+        count: ArrayLike | None = None,
+        flip: ArrayLike | None = None,
     ) -> ArmClasses:
         """Groups of `count` (C,) arms (default 1 each) that together have probability ~ masses (C,).
 
@@ -151,7 +164,9 @@ class ArmClasses:
         for name, array in (("reward", paid), ("count", number), ("flip", flips)):
             _check_shape(name, array, mass.shape)
         keep = mass > 0
-        one = cls(np.log(mass[keep] / mass.sum()) - np.log(number[keep]), number[keep], paid[keep], flips[keep])
+        one = cls(
+            np.log(mass[keep] / mass.sum()) - np.log(number[keep]), number[keep], paid[keep], flips[keep]
+        )
         alike, at = np.unique(np.stack([one.logit, one.reward, one.flip]), axis=1, return_inverse=True)
         total = np.zeros(alike.shape[1], np.int64)
         np.add.at(total, at.reshape(-1), one.count)
@@ -204,9 +219,7 @@ def _scaled(
     return log_mass - special.logsumexp(log_mass, b=count.astype(np.float64)) + np.log(mass), count
 
 
-def _power_bins(
-    number: int, exponent: float, classes: int
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def _power_bins(number: int, exponent: float, classes: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """(log mass of one arm, count) of the bins of ranks 1..number."""
     head = min(number, classes // 2)
     edges = [float(j) for j in range(1, head + 1)]

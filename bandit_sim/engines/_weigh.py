@@ -34,13 +34,17 @@ def check_rule(rule: Rule) -> None:
             f"{', '.join(ELEMENTWISE)}, or the dense engine"
         )
     if getattr(rule, "epochs", 1) != 1:
-        raise ValueError(f"epochs = {getattr(rule, 'epochs', 1)}; this engine takes one step per round; use the dense engine")
+        raise ValueError(
+            f"epochs = {getattr(rule, 'epochs', 1)}; this engine takes one step per round; use the dense engine"
+        )
     if getattr(rule, "roles", None) is not None and np.any(np.asarray(rule.roles)):  # pyright: ignore
-        raise ValueError("rule.roles asks for extra or greedy rollouts; this engine has none; use the dense engine")
+        raise ValueError(
+            "rule.roles asks for extra or greedy rollouts; this engine has none; use the dense engine"
+        )
 
 
 def how_to_weigh(rule: Rule, paid: NDArray[np.float64] | None) -> How:
-    """"table" for rewards of at most two values and weights of rewards alone; "rewards"; else "full".
+    """ "table" for rewards of at most two values and weights of rewards alone; "rewards"; else "full".
 
     Arguments:
         paid: (C,) the reward that each class is always paid; None where it is random.

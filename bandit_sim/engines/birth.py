@@ -123,7 +123,9 @@ def run(
     """
     rounds, names = round_numbers(at), check_observe(observe)
     if not applies(arms, rule, None, rounds):
-        raise ValueError("the birth chain needs one arm of reward 1, raw reward, SGD and one rollout; use lumped.run")
+        raise ValueError(
+            "the birth chain needs one arm of reward 1, raw reward, SGD and one rollout; use lumped.run"
+        )
     scale = float(rule.weights(_one_success(), rule.init(np))[0][0, 0])
     chain = Chain(arms, rule.optimiser.eta * scale)
     words = np.asarray(jax.random.key_data(root_key(key))).reshape(-1)
@@ -140,7 +142,9 @@ def run(
     return run_blocks(seeds, one_block, workers=1)  # blocks share the chain, which grows
 
 
-def _successes(chain: Chain, at: NDArray[np.int64], rng: np.random.Generator) -> tuple[NDArray[np.int64], Floats]:
+def _successes(
+    chain: Chain, at: NDArray[np.int64], rng: np.random.Generator
+) -> tuple[NDArray[np.int64], Floats]:
     """(BLOCK, A) successes before round at[j], and the reward of that round itself."""
     clock, done = np.zeros(BLOCK), np.zeros(BLOCK, np.int64)
     count, paid = np.zeros((BLOCK, len(at)), np.int64), np.zeros((BLOCK, len(at)))

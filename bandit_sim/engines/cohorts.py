@@ -23,10 +23,10 @@ _UNROLLED = 48
 
 
 class Classes(NamedTuple):
-    """The arms' classes as arrays of the run's dtype: logit, count, truth, flip (C,), log sum_K exp logit, and 1."""
+    """The arms' classes as arrays of the run's dtype: logit, size, truth, flip (C,), log sum_K exp logit, and 1."""
 
     logit: Array
-    count: Array
+    size: Array
     truth: Array
     flip: Array
     normaliser: Array
@@ -113,9 +113,7 @@ def total(mass: Array) -> Array:
     return fold(lambda sum_, _, m: sum_ + m, jnp.zeros_like(mass[0]), mass)
 
 
-def start(
-    classes: Classes, rows: int, seeds: int, optimiser: optax.GradientTransformation
-) -> Cohorts:
+def start(classes: Classes, rows: int, seeds: int, optimiser: optax.GradientTransformation) -> Cohorts:
     """The base policy: every arm in its class, all slots free."""
     number, dtype = classes.logit.shape[0], classes.logit.dtype
     pad = jnp.zeros(rows - number, dtype)
@@ -210,7 +208,9 @@ def step(
     rows, rows_state = moved(cohorts.logit, -(push * cohorts.unit / norm), cohorts.optimiser)
     index = jnp.arange(shape[0], dtype=rows.dtype)[:, None]
 
-    def rehouse(i: Any, carry: tuple[Array, Array, Array, Any, Array]) -> tuple[Array, Array, Array, Any, Array]:
+    def rehouse(
+        i: Any, carry: tuple[Array, Array, Array, Any, Array]
+    ) -> tuple[Array, Array, Array, Any, Array]:
         """Let the arm of rollout i move and find its slot; rollouts that hit an arm again have no weight left."""
         logit, change, kind, state, overflow = carry
         mine = Pulled(*(x[i] for x in pulled))
@@ -242,17 +242,16 @@ def step(
         )
 
     carry = (rows, cohorts.change, cohorts.kind, rows_state, jnp.zeros(shape[1:], bool))
-    if rollouts == 1:
-        carry = rehouse(0, carry)
-    else:
-        carry = jax.lax.fori_loop(0, rollouts, rehouse, carry)
+    carry = rehouse(0, carry) if rollouts == 1 else jax.lax.fori_loop(0, rollouts, rehouse, carry)
     logit, change, kind, state, overflow = carry
-    return _weighed(classes, cohorts._replace(logit=logit, change=change, kind=kind, optimiser=state)), overflow
+    return _weighed(
+        classes, cohorts._replace(logit=logit, change=change, kind=kind, optimiser=state)
+    ), overflow
 
 
 def _initial(classes: Classes, rows: int) -> Array:
     """(R,) initial count of each row: the class's, and 0 for slots."""
-    return jnp.pad(classes.count, (0, rows - classes.count.shape[0]))
+    return jnp.pad(classes.size, (0, rows - classes.size.shape[0]))
 
 
 def _weighed(classes: Classes, cohorts: Cohorts) -> Cohorts:
@@ -260,7 +259,10 @@ def _weighed(classes: Classes, cohorts: Cohorts) -> Cohorts:
     held = arms_in(classes, cohorts)
     lowest = jnp.full_like(cohorts.top, -jnp.inf)
     top = fold(
-        lambda top, _, logit, n: jnp.maximum(top, jnp.where(n > 0, logit, -jnp.inf)), lowest, cohorts.logit, held
+        lambda top, _, logit, n: jnp.maximum(top, jnp.where(n > 0, logit, -jnp.inf)),
+        lowest,
+        cohorts.logit,
+        held,
     )
     top = pin(classes, top)
     unit = jnp.exp(cohorts.logit - top)
@@ -268,7 +270,7 @@ def _weighed(classes: Classes, cohorts: Cohorts) -> Cohorts:
 
 
 def _own(pulled: Pulled, weight: Array, i: Any) -> Array:
-    """(S,) the weight of the arm of rollout i: of all rollouts that pulled it, to the first of them; 0 to the others."""
+    """(S,) the whole weight of the arm of rollout i where it is the first to pull it, else 0."""
     if weight.shape[0] == 1:
         return weight[0]
     own, first = jnp.zeros_like(weight[0]), jnp.ones_like(weight[0])
@@ -292,7 +294,7 @@ def _net(weight: Array) -> Array:
 
 def _find(classes: Classes, change: Array, keys: list[Array], wanted: list[Array]) -> tuple[Array, Array]:
     """(S,) the slot whose keys equal the wanted ones, and the first free slot; -1 where there is none."""
-    first_slot = classes.count.shape[0]
+    first_slot = classes.size.shape[0]
     none = jnp.full_like(change[0], -1)
 
     def search(carry: tuple[Array, Array], r: Any, held: Array, *key: Array) -> tuple[Array, Array]:
@@ -313,4 +315,6 @@ def tables(logit: Any, count: Any, truth: Any, flip: Any, dtype: Any) -> Classes
     """The arrays of `Classes` from NumPy (C,)."""
     logs = np.asarray(logit, np.float64) + np.log(np.asarray(count, np.float64))
     normaliser = np.logaddexp.reduce(logs)
-    return Classes(*(jnp.asarray(np.asarray(x, np.float64), dtype) for x in (logit, count, truth, flip, normaliser, 1)))
+    return Classes(
+        *(jnp.asarray(np.asarray(x, np.float64), dtype) for x in (logit, count, truth, flip, normaliser, 1))
+    )

@@ -134,7 +134,11 @@ def _quiet_rounds(
 
 
 def _record(
-    found: dict[str, Floats], rounds: NDArray[np.int64], clock: Floats, due: Floats, outputs: dict[str, Floats]
+    found: dict[str, Floats],
+    rounds: NDArray[np.int64],
+    clock: Floats,
+    due: Floats,
+    outputs: dict[str, Floats],
 ) -> None:
     """Fill in the rounds of `at` that the chunk passed: event e shows the policy of all rounds up to due[e].
 
@@ -192,7 +196,9 @@ def _chunk(
     return carry, overflow, due, outputs
 
 
-def _busy(q: jax.Array, r: jax.Array, n: int, quiet: tuple[bool, bool]) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _busy(
+    q: jax.Array, r: jax.Array, n: int, quiet: tuple[bool, bool]
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """P(round moves), P(quiet and low), P(quiet and high) for P(high) = q, P(low) = r = 1 - q; exact for small q, r."""
     # log r from whichever of q, r is small, so that neither 1 - q nor 1 - r cancels.
     log_r = jnp.where(q < 0.5, jnp.log1p(-jnp.minimum(q, 0.5)), jnp.log(r))
@@ -217,8 +223,12 @@ def _rewards(q: jax.Array, r: jax.Array, n: int, quiet: tuple[bool, bool], unifo
     wins = []
     for i in range(n):
         left = n - 1 - i
-        miss_low = _busy(q, r, left, (True, False))[0] if left and quiet[0] else jnp.full_like(q, not quiet[0])
-        miss_high = _busy(q, r, left, (False, True))[0] if left and quiet[1] else jnp.full_like(q, not quiet[1])
+        miss_low = (
+            _busy(q, r, left, (True, False))[0] if left and quiet[0] else jnp.full_like(q, not quiet[0])
+        )
+        miss_high = (
+            _busy(q, r, left, (False, True))[0] if left and quiet[1] else jnp.full_like(q, not quiet[1])
+        )
         after_high = q * jnp.where(only_high, miss_high, 1)
         after_low = r * jnp.where(only_low, miss_low, 1)
         win = uniform[i] * (after_high + after_low) < after_high

@@ -18,7 +18,19 @@ from bandit_sim.engines._observables import check_observe, in_order, keys_of, re
 from bandit_sim.engines._pay import Verifier, fixed_pay
 from bandit_sim.engines._uniforms import uniforms
 from bandit_sim.engines._weigh import How, Table, check_rule, how_to_weigh, table_of, weigh, weigh_by_table
-from bandit_sim.engines.cohorts import Classes, Cohorts, for_each, grow, look_up, pick, rows_for, start, step, tables, total
+from bandit_sim.engines.cohorts import (
+    Classes,
+    Cohorts,
+    for_each,
+    grow,
+    look_up,
+    pick,
+    rows_for,
+    start,
+    step,
+    tables,
+    total,
+)
 from bandit_sim.keys import root_key
 from bandit_sim.optimiser import realise
 from theory.rules.rule import Rule
@@ -100,7 +112,9 @@ def run(
         if how == "table" and paid is not None:
             table = Table(*(jnp.asarray(x, dtype) for x in table_of(rule, paid)))
         rows = rows_for(len(arms.logit), slots)
-        memory = jax.tree.map(lambda x: jnp.broadcast_to(jnp.asarray(x)[..., None], (*np.shape(x), BLOCK)), rule.init(jnp))
+        memory = jax.tree.map(
+            lambda x: jnp.broadcast_to(jnp.asarray(x)[..., None], (*np.shape(x), BLOCK)), rule.init(jnp)
+        )
         carry = Carry(start(classes, rows, BLOCK, realise(rule.optimiser)), memory)
         block_key = jax.random.fold_in(root, block)
         found: dict[str, list[np.ndarray]] = {name: [] for name in plan.keys}
@@ -158,7 +172,9 @@ def _chunk(
         if outputs:
             fresh = jax.lax.cond(
                 record[t],
-                lambda: {k: rewards.mean(axis=0) if k == "reward" else read(k, classes, cohorts) for k in outputs},
+                lambda: {
+                    k: rewards.mean(axis=0) if k == "reward" else read(k, classes, cohorts) for k in outputs
+                },
                 lambda: {k: jnp.zeros(BLOCK, dtype) for k in outputs},
             )
             outputs = {k: jax.lax.dynamic_update_index_in_dim(v, fresh[k], t, 0) for k, v in outputs.items()}

@@ -12,8 +12,12 @@ from bandit_sim.arms import Arms
 SIDES = {"arms": 10**6, "correct": 100, "p0": 1e-4}
 PROFILES = {
     "two_class": lambda arms, correct, p0: ArmClasses.two_class(arms=arms, correct=correct, p0=p0),
-    "power_law": lambda arms, correct, p0: ArmClasses.power_law(arms=arms, correct=correct, p0=p0, exponent=1.2),
-    "log_normal": lambda arms, correct, p0: ArmClasses.log_normal(arms=arms, correct=correct, p0=p0, sigma=2.0),
+    "power_law": lambda arms, correct, p0: ArmClasses.power_law(
+        arms=arms, correct=correct, p0=p0, exponent=1.2
+    ),
+    "log_normal": lambda arms, correct, p0: ArmClasses.log_normal(
+        arms=arms, correct=correct, p0=p0, sigma=2.0
+    ),
 }
 
 
@@ -86,12 +90,21 @@ def test_classes_pass_through_jax_as_a_tree():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: ArmClasses(np.zeros(2), np.array([1, 0]), np.ones(2)), r"count of class 1 is 0; give 1 to 2\*\*62"),
+        (
+            lambda: ArmClasses(np.zeros(2), np.array([1, 0]), np.ones(2)),
+            r"count of class 1 is 0; give 1 to 2\*\*62",
+        ),
         (lambda: ArmClasses(np.zeros(2), np.array([1.0, 2.0]), np.ones(2)), r"count has dtype float64"),
         (lambda: ArmClasses(np.array([0, np.inf]), np.array([1, 1]), np.ones(2)), r"logit of class 1 is inf"),
         (lambda: ArmClasses(np.zeros(2), np.array([1, 1]), np.array([0, np.nan])), r"reward of arm 1 is nan"),
-        (lambda: ArmClasses(np.zeros(1), np.array([1]), np.ones(1), np.array([1.5])), r"flip of class 0 is 1.5"),
-        (lambda: ArmClasses(np.zeros(2), np.array([1]), np.ones(2)), r"count has shape \(1,\), expected \(2,\)"),
+        (
+            lambda: ArmClasses(np.zeros(1), np.array([1]), np.ones(1), np.array([1.5])),
+            r"flip of class 0 is 1.5",
+        ),
+        (
+            lambda: ArmClasses(np.zeros(2), np.array([1]), np.ones(2)),
+            r"count has shape \(1,\), expected \(2,\)",
+        ),
         (lambda: ArmClasses.two_class(arms=3, correct=3, p0=0.1), r"correct = 3 of arms = 3"),
         (lambda: ArmClasses.two_class(arms=10**19, correct=3, p0=0.1), r"give at most 2\*\*62"),
         (lambda: ArmClasses.two_class(arms=3, correct=1, p0=0.0), r"p0 = 0.0"),

@@ -68,8 +68,12 @@ def test_law_is_that_of_the_lumped_engine(name):
 def test_no_bit_depends_on_the_buffer_the_seeds_or_the_rounds_recorded():
     arms, rule = small_arms(), make(1.0)
     full = event.run(arms, rule, [0, 4, 30], 1100, 5, slots=16)["success"]
-    assert np.array_equal(full[1050:1060], event.run(arms, rule, [0, 4, 30], range(1050, 1060), 5, slots=1)["success"])
-    assert np.array_equal(full[:9], event.run(arms, rule, np.arange(31), 9, 5, slots=16)["success"][:, [0, 4, 30]])
+    assert np.array_equal(
+        full[1050:1060], event.run(arms, rule, [0, 4, 30], range(1050, 1060), 5, slots=1)["success"]
+    )
+    assert np.array_equal(
+        full[:9], event.run(arms, rule, np.arange(31), 9, 5, slots=16)["success"][:, [0, 4, 30]]
+    )
 
 
 @pytest.mark.parametrize("quiet", [(True, False), (False, True), (True, True)])
@@ -79,7 +83,13 @@ def test_the_probability_that_a_round_moves_is_exact(quiet, q):
     import jax
 
     r = 1 - q
-    wanted = 3 * q * r if quiet == (True, True) else q * (3 - 3 * q + q * q) if quiet[0] else r * (3 - 3 * r + r * r)
+    wanted = (
+        3 * q * r
+        if quiet == (True, True)
+        else q * (3 - 3 * q + q * q)
+        if quiet[0]
+        else r * (3 - 3 * r + r * r)
+    )
     with jax.enable_x64(True):
         busy, low, high = _busy(jnp.asarray([q]), jnp.asarray([r]), 3, quiet)
     assert float(busy[0]) == pytest.approx(wanted, rel=1e-12)

@@ -53,7 +53,11 @@ class ByLength:
 
 
 def make(eta, signal="raw", rollouts=1, **fields):
-    spec = {"signal": signal if isinstance(signal, dict) else {"kind": signal}, "optimiser": {"kind": "sgd", "eta": eta}, "rollouts": rollouts}
+    spec = {
+        "signal": signal if isinstance(signal, dict) else {"kind": signal},
+        "optimiser": {"kind": "sgd", "eta": eta},
+        "rollouts": rollouts,
+    }
     return Rule.model_validate(spec | fields)
 
 
@@ -97,7 +101,9 @@ def dense_runs(name):
     with jax.enable_x64(True):
         if flip:
             return numpy_runs(rule, flip)
-        if isinstance(verifier, PlusMinus):  # the dense engine pays the arm's own reward, and success is 2 p - 1
+        if isinstance(
+            verifier, PlusMinus
+        ):  # the dense engine pays the arm's own reward, and success is 2 p - 1
             signed = Arms(arms.logits, 2 * arms.reward - 1)
             return (1 + simulate(signed, rule, AT[-1] + 1, SEEDS, 7)["success"][:, AT]) / 2
         return simulate(arms, rule, AT[-1] + 1, SEEDS, 7)["success"][:, AT]
@@ -122,7 +128,9 @@ def test_the_law_test_notices_a_step_size_five_percent_off():
 @pytest.mark.parametrize(("signal", "verifier"), [("raw", None), ("raw", PlusMinus()), ("group_mean", None)])
 def test_one_round_takes_the_values_and_the_mean_of_enumeration(signal, verifier):
     """Values of p after one pull to 1e-12; their mean within 4.5 standard errors (false alarm 7e-6)."""
-    rule = make(2.0, **{"signal": {"kind": signal} | ({"singleton": "raw"} if signal == "group_mean" else {})})
+    rule = make(
+        2.0, **{"signal": {"kind": signal} | ({"singleton": "raw"} if signal == "group_mean" else {})}
+    )
     arms = small_arms().expand()
     truth = arms.reward
     paid = truth if verifier is None else 2 * truth - 1
@@ -143,7 +151,10 @@ def test_one_round_takes_the_values_and_the_mean_of_enumeration(signal, verifier
 
 @pytest.mark.parametrize(
     "rule",
-    [make(0.4, "group_mean_std", 8), make(1.0, optimiser={"kind": "adam", "eta": 0.05}, kl={"kind": "k3", "beta": 0.1})],
+    [
+        make(0.4, "group_mean_std", 8),
+        make(1.0, optimiser={"kind": "adam", "eta": 0.05}, kl={"kind": "k3", "beta": 0.1}),
+    ],
     ids=["group", "adam and kl"],
 )
 def test_no_bit_depends_on_the_buffer_the_seeds_or_the_rounds_recorded(rule):
@@ -187,9 +198,13 @@ def test_every_step_conserves_arms_and_equals_the_dense_step(seed, optimiser):
             # A cohort's members are the dense arms of its class and logit, in their order.
             rows, members, held = [], [], np.asarray(arms_in(classes, cohorts))[:, 0]
             for a in chosen:
-                gap = np.abs(np.asarray(cohorts.logit)[:, 0] - float(theta[a])) + (np.asarray(cohorts.kind)[:, 0] != kind[a])
+                gap = np.abs(np.asarray(cohorts.logit)[:, 0] - float(theta[a])) + (
+                    np.asarray(cohorts.kind)[:, 0] != kind[a]
+                )
                 near = np.flatnonzero((gap < 1e-9) & (held > 0))
-                alike = np.flatnonzero((np.abs(np.asarray(theta) - float(theta[a])) < 1e-9) & (kind == kind[a]))
+                alike = np.flatnonzero(
+                    (np.abs(np.asarray(theta) - float(theta[a])) < 1e-9) & (kind == kind[a])
+                )
                 place = int(np.flatnonzero(alike == a)[0])
                 assert held[near].sum() == len(alike)
                 at = int(np.searchsorted(np.cumsum(held[near]), place, side="right"))
@@ -210,7 +225,9 @@ def test_every_step_conserves_arms_and_equals_the_dense_step(seed, optimiser):
             assert np.all(np.bincount(np.asarray(cohorts.kind)[:, 0].astype(int), held) == counts)
             spread = np.repeat(np.asarray(cohorts.logit)[:, 0], held.astype(int))
             assert np.allclose(np.sort(spread), np.sort(np.asarray(theta)), atol=1e-9)
-            assert float(cohorts.mass.sum()) == pytest.approx(float(jnp.exp(theta - cohorts.top[0]).sum()), rel=1e-9)
+            assert float(cohorts.mass.sum()) == pytest.approx(
+                float(jnp.exp(theta - cohorts.top[0]).sum()), rel=1e-9
+            )
 
 
 def test_growing_keeps_the_state_and_a_full_buffer_says_so():
@@ -224,10 +241,14 @@ def test_growing_keeps_the_state_and_a_full_buffer_says_so():
         first, short = step(classes, cohorts, pulled, jnp.array([[1.0, 0.0]]), change)
         assert not short.any()
         assert first.change.tolist() == [[-1, 0], [1, 0]]
-        _, short = step(classes, first, pulled._replace(logit=first.logit[:1]), jnp.array([[2.0, 2.0]]), change)
+        _, short = step(
+            classes, first, pulled._replace(logit=first.logit[:1]), jnp.array([[2.0, 2.0]]), change
+        )
         assert short.tolist() == [True, False]
         larger = grow(first, 5)
-        second, short = step(classes, larger, pulled._replace(logit=first.logit[:1]), jnp.array([[2.0, 2.0]]), change)
+        second, short = step(
+            classes, larger, pulled._replace(logit=first.logit[:1]), jnp.array([[2.0, 2.0]]), change
+        )
         assert not short.any()
         assert second.change.tolist() == [[-2, -1], [1, 1], [1, 0], [0, 0], [0, 0]]
 
@@ -249,7 +270,7 @@ def test_rare_classes_are_sampled_at_their_odds():
     """
     rare = 1e-9 * 2.0 ** np.arange(9)
     masses = np.append(rare, 1 - rare.sum())
-    arms, order = ArmClasses.from_masses(masses, np.zeros(10), count=np.full(10, 10**6)).rarest_first()
+    arms, _ = ArmClasses.from_masses(masses, np.zeros(10), count=np.full(10, 10**6)).rarest_first()
     assert np.allclose(arms.masses(), masses, rtol=1e-9)
     with jax.enable_x64(True):
         classes = tables(arms.logit, arms.count, arms.reward, arms.flip, jnp.float64)
@@ -292,14 +313,19 @@ def test_a_rule_that_reads_log_probabilities_gets_them():
 
 def test_rewards_of_any_number_of_values_reach_the_signal():
     """3 truth + 1 + uniform, raw: the mean reward of the base policy is 3 p0 + 1.5."""
-    got = lumped.run(small_arms(), make(0.01), [0], 10_240, 0, verifier=ByLength(), observe=("reward",))["reward"]
+    got = lumped.run(small_arms(), make(0.01), [0], 10_240, 0, verifier=ByLength(), observe=("reward",))[
+        "reward"
+    ]
     sd = np.sqrt(9 * 0.14 * 0.86 + 1 / 12)
     assert abs(got.mean() - (3 * 0.14 + 1.5)) < 4.5 * sd / np.sqrt(10_240)
     assert len(np.unique(got)) > 10_000
 
 
 def test_float32_and_float64_agree_while_nothing_is_rare():
-    got = [lumped.run(small_arms(), make(1.0), AT, 10_240, 2, dtype=t)["success"] for t in (jnp.float32, jnp.float64)]
+    got = [
+        lumped.run(small_arms(), make(1.0), AT, 10_240, 2, dtype=t)["success"]
+        for t in (jnp.float32, jnp.float64)
+    ]
     assert np.abs(got[0].mean(axis=0) - got[1].mean(axis=0)).max() < 2e-3
 
 
@@ -316,8 +342,12 @@ def test_the_birth_chain_has_the_law_of_the_lumped_engine(p0):
     assert set(fast) == set(slow)
     for name in fast:
         pairs = zip(fast[name].T, slow[name].T, strict=True)
-        assert min(p for a, b in pairs for p in p_values(a, b)) > FALSE_ALARM / (len(fast) * len(at) * 2 * 2), name
-    assert np.isin(np.round(slow["success"], 10), np.round(fast["success"], 10)).all(), "the values of p are the chain's"
+        assert min(p for a, b in pairs for p in p_values(a, b)) > FALSE_ALARM / (
+            len(fast) * len(at) * 2 * 2
+        ), name
+    assert np.isin(np.round(slow["success"], 10), np.round(fast["success"], 10)).all(), (
+        "the values of p are the chain's"
+    )
 
 
 def test_the_birth_chain_does_not_mind_which_seeds_or_rounds_are_asked_for():
