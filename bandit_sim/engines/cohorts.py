@@ -18,6 +18,8 @@ import numpy as np
 import optax
 
 Array = jax.Array
+WIDE = {"xla_cpu_prefer_vector_width": 512}
+"""Compiler option of the chunks: every kernel is one long vector loop; a machine without such vectors ignores it."""
 _GROUP = 16
 _UNROLLED = 48
 
@@ -196,7 +198,7 @@ def step(
     """
     shape, rollouts = cohorts.logit.shape, weight.shape[0]
     weight = pin(classes, weight)
-    push, norm = pin(classes, _net(weight)), pin(classes, total(cohorts.mass))
+    push = pin(classes, _net(weight) / pin(classes, total(cohorts.mass)))
 
     def moved(logit: Array, gradient: Array, state: Any) -> tuple[Array, Any]:
         with jax.numpy_dtype_promotion("standard"):  # optax's Adam mixes its integer step count with floats
@@ -205,7 +207,7 @@ def step(
             lambda x: pin(classes, x) if x.shape == logit.shape else x, (logit + jnp.asarray(change), state)
         )
 
-    rows, rows_state = moved(cohorts.logit, -(push * cohorts.unit / norm), cohorts.optimiser)
+    rows, rows_state = moved(cohorts.logit, -(push * cohorts.unit), cohorts.optimiser)
     index = jnp.arange(shape[0], dtype=rows.dtype)[:, None]
 
     def rehouse(
@@ -218,7 +220,7 @@ def step(
         leaves = own != 0
         single, single_state = moved(
             mine.logit,
-            own - push * mine.unit / norm,
+            own - push * mine.unit,
             jax.tree.map(lambda x: at(classes, x, mine.row) if x.shape == shape else x, cohorts.optimiser),
         )
         change = change - jnp.where(leaves & (mine.row == index), 1.0, 0.0).astype(change.dtype)

@@ -18,6 +18,7 @@ from bandit_sim.engines._pay import Verifier, fixed_pay
 from bandit_sim.engines._uniforms import uniforms
 from bandit_sim.engines._weigh import Table, check_rule, how_to_weigh, table_of, weigh_by_table
 from bandit_sim.engines.cohorts import (
+    WIDE,
     Classes,
     Cohorts,
     for_each,
@@ -155,7 +156,7 @@ def _record(
                 target[quiet, j] = outputs["quiet_reward"][event[quiet], quiet]
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(jax.jit, static_argnums=0, compiler_options=WIDE)
 def _chunk(
     plan: Plan, classes: Classes, table: Table, high: jax.Array, carry: Carry, key: jax.Array, last: jax.Array
 ) -> tuple[Carry, jax.Array, jax.Array, dict[str, jax.Array]]:

@@ -19,6 +19,7 @@ from bandit_sim.engines._pay import Verifier, fixed_pay
 from bandit_sim.engines._uniforms import uniforms
 from bandit_sim.engines._weigh import How, Table, check_rule, how_to_weigh, table_of, weigh, weigh_by_table
 from bandit_sim.engines.cohorts import (
+    WIDE,
     Classes,
     Cohorts,
     for_each,
@@ -142,7 +143,7 @@ def run(
     return in_order(run_blocks(seeds, one_block), order)
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(jax.jit, static_argnums=0, compiler_options=WIDE)
 def _chunk(
     plan: Plan, classes: Classes, table: Table | None, carry: Carry, key: jax.Array, steps: Any, record: Any
 ) -> tuple[Carry, jax.Array, dict[str, jax.Array]]:
