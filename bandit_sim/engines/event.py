@@ -80,17 +80,20 @@ def run(
     check_rule(rule)
     arms, order = arms.rarest_first()
     paid, quiet = _quiet_rounds(arms, rule, verifier)
-    draws = 1 + 2 * rule.rollouts + ("reward" in names)
+    draws = 2 + 2 * rule.rollouts
     plan = Plan(rule, keys_of(names, len(arms.logit)), quiet, int(np.clip(256 // draws, 16, 128)))
     root, first_alone = root_key(key), FirstAlone()
 
-    def one_block(block: int) -> dict[str, Floats]:
+    with jax.enable_x64(True):
         classes = tables(arms.logit, arms.count, arms.reward, arms.flip, dtype)
         table = Table(*(jnp.asarray(x, dtype) for x in table_of(rule, paid)))
         high = jnp.asarray(paid, dtype) == table.high
-        rows = rows_for(len(arms.logit), slots)
-        cohorts = start(classes, rows, BLOCK, realise(rule.optimiser))
-        carry = Carry(cohorts, jnp.zeros(BLOCK, jnp.float64))
+        first_rows = rows_for(len(arms.logit), slots)
+        cohorts = start(classes, first_rows, BLOCK, realise(rule.optimiser))
+        base = Carry(cohorts, jnp.zeros(BLOCK, jnp.float64))
+
+    def one_block(block: int) -> dict[str, Floats]:
+        rows, carry = first_rows, base
         block_key = jax.random.fold_in(root, block)
         found = {name: np.full((BLOCK, len(rounds)), np.nan) for name in plan.keys}
         chunk, clock = 0, np.zeros(BLOCK)
@@ -164,7 +167,7 @@ def _chunk(
     dtype, n = classes.logit.dtype, plan.rule.rollouts
     optimiser = realise(plan.rule.optimiser)
     with_reward = "reward" in plan.keys
-    draws = uniforms(key, (plan.length, 1 + 2 * n + with_reward, BLOCK), dtype)
+    draws = uniforms(key, (plan.length, 2 + 2 * n, BLOCK), dtype)
     pays_high = jnp.where(high, 1, 0).astype(dtype)
 
     def one_event(loop: tuple[Carry, jax.Array], uniform: jax.Array) -> Any:

@@ -107,16 +107,19 @@ def run(
     plan = Plan(rule, verifier, how, keys_of(names, len(arms.logit)), int(np.clip(256 // draws, 16, 128)))
     root, first_alone = root_key(key), FirstAlone()
 
-    def one_block(block: int) -> dict[str, Floats]:
+    with jax.enable_x64(True):
         classes = tables(arms.logit, arms.count, arms.reward, arms.flip, dtype)
         table = None
         if how == "table" and paid is not None:
             table = Table(*(jnp.asarray(x, dtype) for x in table_of(rule, paid)))
-        rows = rows_for(len(arms.logit), slots)
+        first_rows = rows_for(len(arms.logit), slots)
         memory = jax.tree.map(
             lambda x: jnp.broadcast_to(jnp.asarray(x)[..., None], (*np.shape(x), BLOCK)), rule.init(jnp)
         )
-        carry = Carry(start(classes, rows, BLOCK, realise(rule.optimiser)), memory)
+        base = Carry(start(classes, first_rows, BLOCK, realise(rule.optimiser)), memory)
+
+    def one_block(block: int) -> dict[str, Floats]:
+        rows, carry = first_rows, base
         block_key = jax.random.fold_in(root, block)
         found: dict[str, list[np.ndarray]] = {name: [] for name in plan.keys}
         for chunk in range(int(rounds[-1]) // plan.length + 1):
@@ -128,7 +131,7 @@ def run(
             chunk_key = jax.random.fold_in(block_key, chunk)
             while True:
                 after, overflow, outputs = first_alone(
-                    (rows, steps == 0), partial(_chunk, plan, classes, table, carry, chunk_key, steps, record)
+                    rows, partial(_chunk, plan, classes, table, carry, chunk_key, steps, record)
                 )
                 if not overflow:
                     break

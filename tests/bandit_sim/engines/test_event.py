@@ -48,7 +48,6 @@ def small_arms():
 
 RULES = {
     "raw": (make(1.0), None),
-    "raw, 3": (make(1.0, "raw", 3), None),
     "leave-one-out of +-1, 4": (make(0.5, "leave_one_out", 4), PlusMinus()),
 }
 
