@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bandit_sim.engines._blocks import Floats
-from bandit_sim.engines.cohorts import Classes, Cohorts, arms_in, fold, look_up, total
+from bandit_sim.engines._rows import Classes, fold, look_up, total
+from bandit_sim.engines.cohorts import Cohorts, arms_in
 
 NAMES = ("success", "reward", "entropy", "winner_share", "distinct", "class_mass")
 

@@ -16,22 +16,10 @@ from bandit_sim.engines import birth
 from bandit_sim.engines._blocks import BLOCK, FirstAlone, Floats, round_numbers, run_blocks
 from bandit_sim.engines._observables import check_observe, in_order, keys_of, read
 from bandit_sim.engines._pay import Verifier, fixed_pay
+from bandit_sim.engines._rows import WIDE, Classes, look_up, rows_for, tables, total
 from bandit_sim.engines._uniforms import uniforms
 from bandit_sim.engines._weigh import How, Table, check_rule, how_to_weigh, table_of, weigh, weigh_by_table
-from bandit_sim.engines.cohorts import (
-    WIDE,
-    Classes,
-    Cohorts,
-    for_each,
-    grow,
-    look_up,
-    pick,
-    rows_for,
-    start,
-    step,
-    tables,
-    total,
-)
+from bandit_sim.engines.cohorts import Cohorts, for_each, grow, pick, start, step
 from bandit_sim.keys import root_key
 from bandit_sim.optimiser import realise
 from theory.rules.rule import Rule

@@ -17,8 +17,9 @@ from scipy import stats
 from bandit_sim import Arms, expected_step, simulate
 from bandit_sim.arm_classes import ArmClasses
 from bandit_sim.engines import birth, lumped
+from bandit_sim.engines._rows import rows_for, tables
 from bandit_sim.engines._uniforms import uniforms
-from bandit_sim.engines.cohorts import Pulled, arms_in, grow, pick, rows_for, start, step, tables
+from bandit_sim.engines.cohorts import Pulled, arms_in, grow, pick, start, step
 from bandit_sim.optimiser import realise
 from theory.rules.rule import Rule
 
