@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol, runtime_checkable
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,7 +27,7 @@ def fixed_pay(verifier: Verifier | None, truth: Any, flip: Any) -> NDArray[np.fl
     if verifier is None:
         return truth
     uniform = np.append(np.arange(1025) / 1025, 1 - 2.0**-53)[:, None] + 0 * truth
-    paid = np.asarray(
-        verifier.pay(uniform, truth + 0 * uniform, np.ones_like(uniform), flip + 0 * uniform), np.float64
-    )
+    given = (uniform, truth + 0 * uniform, np.ones_like(uniform), flip + 0 * uniform)
+    with jax.enable_x64(True):
+        paid = np.asarray(verifier.pay(*(jnp.asarray(x) for x in given)), np.float64)
     return paid[0] if np.all(paid == paid[0]) else None

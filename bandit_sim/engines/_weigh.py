@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theory.rules.batch import Batch
+from theory.rules.optimiser import SGD
 from theory.rules.rule import Rule
 
 How = Literal["table", "rewards", "full"]
-ELEMENTWISE = ("sgd", "momentum", "adam")
+ELEMENTWISE = ("sgd", "adam")
 
 
 class Table(NamedTuple):
@@ -28,19 +29,23 @@ class Table(NamedTuple):
 
 def check_rule(rule: Rule) -> None:
     """Reject what a run by cohorts cannot carry."""
-    if rule.optimiser.kind not in ELEMENTWISE:
+    if rule.optimiser.kind not in ELEMENTWISE or getattr(rule.optimiser, "clip_norm", None) is not None:
         raise ValueError(
-            f"optimiser {rule.optimiser.kind} is not elementwise, so arms alike would not stay alike; use one of "
-            f"{', '.join(ELEMENTWISE)}, or the dense engine"
+            f"optimiser {rule.optimiser!r} is not elementwise, so arms alike would not stay alike; use one of "
+            f"{', '.join(ELEMENTWISE)} without clip_norm, or the dense engine"
         )
-    if getattr(rule, "epochs", 1) != 1:
+    epochs = getattr(rule, "epochs", 1)
+    if epochs != 1:
+        raise ValueError(f"epochs = {epochs}; this engine takes one step per round; use the dense engine")
+    if any(getattr(rule, "roles", ())):
         raise ValueError(
-            f"epochs = {getattr(rule, 'epochs', 1)}; this engine takes one step per round; use the dense engine"
+            "rule.roles holds extra or greedy rollouts; this engine has none; use the dense engine"
         )
-    if getattr(rule, "roles", None) is not None and np.any(np.asarray(rule.roles)):  # pyright: ignore
-        raise ValueError(
-            "rule.roles asks for extra or greedy rollouts; this engine has none; use the dense engine"
-        )
+
+
+def plain_sgd(rule: Rule) -> bool:
+    """Whether the optimiser is theta <- theta + eta g and nothing else: quiet rounds then change nothing."""
+    return rule.optimiser == SGD(eta=rule.optimiser.eta)
 
 
 def how_to_weigh(rule: Rule, paid: NDArray[np.float64] | None) -> How:

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from bandit_sim.arm_classes import ArmClasses
 from bandit_sim.engines._blocks import BLOCK, round_numbers, run_blocks
 from bandit_sim.engines._observables import check_observe, keys_of
+from bandit_sim.engines._weigh import plain_sgd
 from bandit_sim.keys import root_key
 from theory.rules.aggregation import Constant, SequenceMeanTokenMean, SequenceSum, TokenMean
 from theory.rules.batch import Batch
@@ -43,9 +44,8 @@ def applies(arms: ArmClasses, rule: Rule, verifier: Any, at: Sequence[int] | NDA
         and isinstance(rule.objective, PolicyGradient)
         and isinstance(rule.kl, NoKL)
         and isinstance(rule.aggregation, SequenceSum | TokenMean | SequenceMeanTokenMean | Constant)
-        and rule.optimiser.kind == "sgd"
-        and set(rule.optimiser.model_dump()) == {"kind", "eta"}
-        and not getattr(rule, "roles", None)
+        and plain_sgd(rule)
+        and not any(getattr(rule, "roles", ()))
         and getattr(rule, "epochs", 1) == 1
         and getattr(getattr(rule, "entropy", None), "kind", "none") == "none"
         and int(good.sum()) == 1

@@ -17,7 +17,7 @@ from bandit_sim.engines._observables import check_observe, in_order, keys_of, re
 from bandit_sim.engines._pay import Verifier, fixed_pay
 from bandit_sim.engines._rows import WIDE, Classes, look_up, pin, rows_for, tables, total
 from bandit_sim.engines._uniforms import uniforms
-from bandit_sim.engines._weigh import Table, check_rule, how_to_weigh, table_of, weigh_by_table
+from bandit_sim.engines._weigh import Table, check_rule, how_to_weigh, plain_sgd, table_of, weigh_by_table
 from bandit_sim.engines.cohorts import Cohorts, for_each, grow, pick, start, step
 from bandit_sim.keys import root_key
 from bandit_sim.optimiser import realise
@@ -105,8 +105,10 @@ def _quiet_rounds(
 ) -> tuple[NDArray[np.float64], tuple[bool, bool]]:
     """(C,) what each class is paid, and whether a round of low, of high rewards only moves nothing."""
     paid = fixed_pay(verifier, arms.reward, arms.flip)
-    if rule.optimiser.kind != "sgd":
-        raise ValueError(f"optimiser {rule.optimiser.kind} moves in every round; use the lumped engine")
+    if not plain_sgd(rule):
+        raise ValueError(
+            f"optimiser {rule.optimiser.kind} is not plain SGD and may move in every round; use the lumped engine"
+        )
     if paid is None:
         raise ValueError("the verifier's rewards are left to chance; use the lumped engine")
     if how_to_weigh(rule, paid) != "table":

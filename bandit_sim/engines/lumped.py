@@ -58,7 +58,7 @@ def run(
 
     Arguments:
         arms: C classes of alike arms; the cost of a round grows with C and with the touched cohorts, never with K.
-        rule: the update rule, one query per round; its optimiser must be elementwise (SGD, momentum, Adam).
+        rule: the update rule, one query per round; its optimiser must be elementwise (SGD, Adam).
         at: (A,) strictly increasing round numbers; column j is the policy before the update of round at[j],
             so 0 is the base policy.
         seeds: number of replicas, or the range of replica numbers. Replica s is always column s % 1024 of block
