@@ -1,13 +1,17 @@
 """The simulator: bandits whose arms are responses, under any update rule, thousands of seeds at once."""
 
+from bandit_sim.arm_classes import ArmClasses
 from bandit_sim.arms import Arms, ParticleArms, TreeArms
 from bandit_sim.contexts import Contexts
+from bandit_sim.engines import AnyArms
 from bandit_sim.lazy_tree import LazyTree
 from bandit_sim.replay import replay
 from bandit_sim.simulate import expected_step, simulate, simulate_grid
 from bandit_sim.token_tree import TokenTree
 
 __all__ = [
+    "AnyArms",
+    "ArmClasses",
     "Arms",
     "Contexts",
     "LazyTree",

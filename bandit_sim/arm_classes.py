@@ -10,7 +10,8 @@ from jax.tree_util import register_dataclass
 from numpy.typing import ArrayLike, NDArray
 from scipy import special, stats
 
-from bandit_sim.arms import Arms, _check_mass, _check_reward, _check_shape, _concrete, _floats
+from bandit_sim._checks import check_mass, check_reward, check_shape, concrete, floats
+from bandit_sim.arms import Arms
 from theory.probe import Probe
 
 Array = Any  # NumPy at construction, a JAX tracer inside a compiled function
@@ -44,11 +45,11 @@ class ArmClasses:
     def __post_init__(self) -> None:
         if self.flip is None:
             object.__setattr__(self, "flip", np.zeros(np.shape(self.logit)))
-        if not _concrete(self.logit, self.count, self.reward, self.flip):
+        if not concrete(self.logit, self.count, self.reward, self.flip):
             return
         for name in ("count", "reward", "flip"):
-            _check_shape(name, getattr(self, name), np.shape(self.logit))
-        _check_reward(self.reward)
+            check_shape(name, getattr(self, name), np.shape(self.logit))
+        check_reward(self.reward)
         logit, count, flip = (np.asarray(x) for x in (self.logit, self.count, self.flip))
         for name, values, bad, fix in (
             ("logit", logit, ~np.isfinite(logit), "drop the class if it has no mass"),
@@ -157,12 +158,12 @@ class ArmClasses:
 
         Groups alike in mass per arm, reward and flip become one class; a group of mass 0 is dropped.
         """
-        mass, paid = _floats(masses).astype(np.float64), _floats(reward).astype(np.float64)
-        _check_mass(mass)
+        mass, paid = floats(masses).astype(np.float64), floats(reward).astype(np.float64)
+        check_mass(mass)
         number = np.ones(mass.shape, np.int64) if count is None else np.asarray(count)
-        flips = np.zeros(mass.shape) if flip is None else _floats(flip).astype(np.float64)
+        flips = np.zeros(mass.shape) if flip is None else floats(flip).astype(np.float64)
         for name, array in (("reward", paid), ("count", number), ("flip", flips)):
-            _check_shape(name, array, mass.shape)
+            check_shape(name, array, mass.shape)
         keep = mass > 0
         one = cls(
             np.log(mass[keep] / mass.sum()) - np.log(number[keep]), number[keep], paid[keep], flips[keep]

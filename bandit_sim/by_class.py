@@ -11,19 +11,19 @@ import numpy as np
 from bandit_sim.arm_classes import ArmClasses
 from bandit_sim.engines import event, lumped
 from bandit_sim.engines._blocks import BLOCK
-from bandit_sim.verifiers import Clean, VerifierSpec
+from bandit_sim.verifiers import Clean, VerifierSpec, check_verifier
 from theory.curves import Curves
 from theory.rules.rule import Rule
 
 ClassEngine = Literal["auto", "lumped", "event"]
 QUIET = 0.05
-"""Share of rounds that move something below which `auto` skips the others."""
+"""Share of rounds that move something below which skipping the others is the cheaper way."""
 
 
 def engine_of(
     arms: ArmClasses, rule: Rule, verifier: VerifierSpec | None, every: int
 ) -> Literal["lumped", "event"]:
-    """The cheaper engine: `event` where its rule holds and few rounds move anything, or few are recorded."""
+    """The cheaper engine: `event` where it carries the rule, and few rounds move anything or few are recorded."""
     busy = event.busy_share(arms, rule, _law(verifier))
     return "event" if busy is not None and (busy < QUIET or every >= 16) else "lumped"
 
@@ -32,7 +32,7 @@ def simulate_classes(
     arms: ArmClasses,
     rule: Rule,
     rounds: int,
-    seeds: range,
+    seeds: int | range,
     key: int | jax.Array,
     *,
     observe: Sequence[str],
@@ -43,22 +43,30 @@ def simulate_classes(
     chunk: int | None,
     progress: Callable[[int, int], object] | None,
 ) -> Curves:
-    """What `simulate` does with arms in classes; seeds in blocks of `BLOCK`, whose bits do not depend on each other."""
+    """What `simulate` does with arms in classes; a seed's bits do not depend on which others are asked for."""
+    block = block_of(seeds, rounds=rounds, every=every, chunk=1 if chunk is None else chunk)
+    flip = np.asarray(arms.flip)
+    check_verifier(Clean() if verifier is None else verifier, arms.reward, flip if flip.any() else None)
     chosen = engine_of(arms, rule, verifier, every) if engine == "auto" else engine
     run = {"lumped": lumped.run, "event": event.run}[chosen]
     at = np.arange(0, rounds, every)
     size = BLOCK * -(-(chunk or BLOCK) // BLOCK)
     parts: list[dict[str, np.ndarray]] = []
-    for first in range(0, len(seeds), size):
-        block = seeds[first : first + size]
-        parts.append(
-            run(
-                arms, rule, at, block, key, verifier=_law(verifier), observe=observe, dtype=dtype or "float64"
-            )
-        )
+    for first in range(0, len(block), size):
+        part, held = block[first : first + size], dtype or "float64"
+        parts.append(run(arms, rule, at, part, key, verifier=_law(verifier), observe=observe, dtype=held))
         if progress is not None:
-            progress(min(first + size, len(seeds)), len(seeds))
+            progress(min(first + size, len(block)), len(block))
     return Curves({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, at=at)
+
+
+def block_of(seeds: int | range, **counted: int) -> range:
+    """The replica numbers as a range. Errors: ValueError for a count below 1."""
+    block = range(seeds) if isinstance(seeds, int) else seeds
+    for name, value in {**counted, "seeds": len(block)}.items():
+        if value < 1:
+            raise ValueError(f"{name} = {value}; give at least 1")
+    return block
 
 
 def _law(verifier: VerifierSpec | None) -> Any:

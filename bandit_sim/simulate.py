@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from bandit_sim.arm_classes import ArmClasses
+from bandit_sim.by_class import ClassEngine, block_of, simulate_classes
 from bandit_sim.engines import AnyArms, Engine, engine_for
 from bandit_sim.keys import root_key, round_key
 from bandit_sim.observe import OBSERVABLES, Observable, Seen, class_masses
@@ -28,7 +30,7 @@ _NUMBERS_PER_BATCH = 2**22
 
 
 def simulate(
-    arms: AnyArms,
+    arms: AnyArms | ArmClasses,
     rule: Rule,
     rounds: int,
     seeds: int | range,
@@ -37,6 +39,7 @@ def simulate(
     observe: Observe = ("success", "reward"),
     every: int = 1,
     verifier: VerifierSpec | None = None,
+    engine: ClassEngine = "auto",
     dtype: DType | None = None,
     devices: Sequence[Device] | None = None,
     chunk: int | None = None,
@@ -53,8 +56,9 @@ def simulate(
         observe: names of `bandit_sim.observe.OBSERVABLES`, or "class_mass".
         every: record rounds 0, every, 2 every, ... only; the others are simulated all the same.
         verifier: what a pull is paid; default the true reward.
-        dtype: "float32" or "float64" for the whole simulation; default that of the arms as JAX takes them
-            (float32 unless jax_enable_x64).
+        engine: for arms in classes "lumped", "event" or the cheaper of the two; other arms have one engine each.
+        dtype: "float32" or "float64" for the whole simulation; default float64 for arms in classes, else that of
+            the arms as JAX takes them (float32 unless jax_enable_x64).
         devices: devices to share the seeds of a batch; default the first alone.
         chunk: replicas between two calls of `progress`, rounded up to whole batches; default one batch. The
             arms alone set a batch's shape: memory is bounded, code is compiled once for any number of seeds,
@@ -66,6 +70,17 @@ def simulate(
     Errors: ValueError for counts below 1, an unknown observable, or Adam with a kernel engine.
     Valid when: the arms describe the policy.
     """
+    if isinstance(arms, ArmClasses):
+        if devices is not None:
+            raise ValueError("devices: arms in classes run on the first device; leave devices out")
+        return simulate_classes(
+            arms, rule, rounds, seeds, key, observe=observe, every=every, verifier=verifier, dtype=dtype,
+            engine=engine, chunk=chunk, progress=progress,
+        )  # fmt: skip
+    if engine != "auto":
+        raise ValueError(
+            f'engine = {engine!r} with {type(arms).__name__}; these arms have one engine, give "auto"'
+        )
     (curves,) = simulate_grid(
         [(arms, rule)], rounds, seeds, key,
         observe=observe, every=every, verifier=verifier, dtype=dtype, devices=devices, chunk=chunk,
@@ -97,11 +112,7 @@ def simulate_grid(
     """
     if not cases:
         raise ValueError("cases is empty; give at least one (arms, rule)")
-    counted = {"rounds": rounds, "every": every, "chunk": 1 if chunk is None else chunk}
-    block = range(seeds) if isinstance(seeds, int) else seeds
-    for name, value in {**counted, "seeds": len(block)}.items():
-        if value < 1:
-            raise ValueError(f"{name} = {value}; give at least 1")
+    block = block_of(seeds, rounds=rounds, every=every, chunk=1 if chunk is None else chunk)
     engine = engine_for(cases[0][0])
     rule = _common_rule([rule for _, rule in cases])
     check_pair(engine, rule)

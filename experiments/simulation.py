@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from bandit_sim import ArmClasses, Arms, Contexts, ParticleArms, TokenTree, TreeArms, simulate
-from bandit_sim.by_class import engine_of
+from bandit_sim.by_class import ClassEngine, engine_of
 from bandit_sim.verifiers import Clean, Verifier
 from theory.curves import Curves
 from theory.rules.dialects import preset
@@ -241,12 +241,16 @@ def run_simulation(spec: SimulationSpec, progress: Callable[[int, int], object] 
     started = time.perf_counter()
     arms = spec.bandit.build()
     engine = _engine(arms, spec)
-    if isinstance(arms, ArmClasses) and engine == "dense":
-        arms = arms.expand()
+    of_classes: ClassEngine = "auto"
+    if isinstance(arms, ArmClasses):
+        if engine == "dense":
+            arms = arms.expand()
+        elif engine == "lumped" or engine == "event":
+            of_classes = engine
     curves = simulate(
         arms, spec.rule, spec.rounds + 1, spec.seeds, spec.seed,
         observe=spec.observe, every=spec.every, verifier=spec.verifier, dtype=spec.dtype,
-        engine=engine if isinstance(arms, ArmClasses) else "auto", progress=progress,
+        engine=of_classes, progress=progress,
     )  # fmt: skip
     return Simulation(curves, engine, time.perf_counter() - started)
 

@@ -149,6 +149,16 @@ def load_probe(out: Path, stage: str) -> Probe | None:
     return Probe(responses, layout, a["gram"], meta)
 
 
+def read_probe(folder: Path) -> Probe:
+    """The probe that a folder holds, whatever run it belongs to. Errors: ValueError where there is none."""
+    summary = folder / "probe.json"
+    stage = json.loads(summary.read_text())["stage"] if summary.exists() else ""
+    probe = load_probe(folder, stage)
+    if probe is None:
+        raise ValueError(f"folder {folder} holds no probe; make one with: onearm probe --out {folder}")
+    return probe
+
+
 def save_forecast(out: Path, forecast: Forecast, p0: float, stage: str) -> None:
     """forecast.parquet: one row per round and engine; quantiles and members are of the unsmoothed observable."""
     rows: dict[str, list[Any]] = {k: [] for k in ("engine", "round", "success", "mean", "members")}

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theory.rules.batch import Batch
+from theory.rules.entropy import ExactEntropy
 from theory.rules.optimiser import SGD
 from theory.rules.rule import Rule
 
@@ -29,18 +30,19 @@ class Table(NamedTuple):
 
 def check_rule(rule: Rule) -> None:
     """Reject what a run by cohorts cannot carry."""
-    if rule.optimiser.kind not in ELEMENTWISE or getattr(rule.optimiser, "clip_norm", None) is not None:
+    if rule.optimiser.kind not in ELEMENTWISE or rule.optimiser.clip_norm is not None:
         raise ValueError(
             f"optimiser {rule.optimiser!r} is not elementwise, so arms alike would not stay alike; use one of "
             f"{', '.join(ELEMENTWISE)} without clip_norm, or the dense engine"
         )
-    epochs = getattr(rule, "epochs", 1)
-    if epochs != 1:
-        raise ValueError(f"epochs = {epochs}; this engine takes one step per round; use the dense engine")
-    if any(getattr(rule, "roles", ())):
-        raise ValueError(
-            "rule.roles holds extra or greedy rollouts; this engine has none; use the dense engine"
-        )
+    for name, found in {
+        f"epochs = {rule.epochs}": rule.epochs > 1,
+        f"the extra or greedy rollouts of signal {rule.signal.kind}": bool(rule.signal.helpers),
+        "an exact entropy bonus": isinstance(rule.entropy, ExactEntropy),
+        "a reference that moves (kl refresh)": rule.kl.refresh is not None,
+    }.items():
+        if found:
+            raise ValueError(f"arms in classes do not carry {name}; use the dense engine")
 
 
 def plain_sgd(rule: Rule) -> bool:

@@ -23,6 +23,7 @@ from bandit_sim.engines._weigh import plain_sgd
 from bandit_sim.keys import root_key
 from theory.rules.aggregation import Constant, SequenceMeanTokenMean, SequenceSum, TokenMean
 from theory.rules.batch import Batch
+from theory.rules.entropy import NoEntropy
 from theory.rules.kl import NoKL
 from theory.rules.objectives import PolicyGradient
 from theory.rules.rule import Rule
@@ -45,9 +46,8 @@ def applies(arms: ArmClasses, rule: Rule, verifier: Any, at: Sequence[int] | NDA
         and isinstance(rule.kl, NoKL)
         and isinstance(rule.aggregation, SequenceSum | TokenMean | SequenceMeanTokenMean | Constant)
         and plain_sgd(rule)
-        and not any(getattr(rule, "roles", ()))
-        and getattr(rule, "epochs", 1) == 1
-        and getattr(getattr(rule, "entropy", None), "kind", "none") == "none"
+        and isinstance(rule.entropy, NoEntropy)
+        and rule.epochs == 1
         and int(good.sum()) == 1
         and float(np.asarray(arms.reward)[good][0]) == 1
         and int(np.asarray(arms.count)[good][0]) == 1

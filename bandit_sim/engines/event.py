@@ -100,6 +100,17 @@ def run(
     return in_order(run_blocks(seeds, one_block), order)
 
 
+def busy_share(arms: ArmClasses, rule: Rule, verifier: Verifier | None) -> float | None:
+    """Probability that the first round moves something; None where this engine does not carry the rule."""
+    try:
+        check_rule(rule)
+        paid, (low, high) = _quiet_rounds(arms, rule, verifier)
+    except ValueError:
+        return None
+    q = float(arms.masses()[paid == table_of(rule, paid).high].sum())
+    return 1 - low * (1 - q) ** rule.rollouts - high * q**rule.rollouts
+
+
 def _quiet_rounds(
     arms: ArmClasses, rule: Rule, verifier: Verifier | None
 ) -> tuple[NDArray[np.float64], tuple[bool, bool]]:
