@@ -150,9 +150,16 @@ def predicted_success(
         tokens: the responses of replica s in round t, rollout i.
         rewards: (S, T, n) their rewards.
     """
-    leaves = np.array([
+    leaves = leaves_of(probe, tokens, rewards)
+    return np.asarray(replay(TreeArms.from_tree(probe.tree()), rule, leaves, rewards))
+
+
+def leaves_of(
+    probe: Probe, tokens: Sequence[Sequence[Sequence[Tokens]]], rewards: Array
+) -> NDArray[np.integer]:
+    """(S, T, n) leaf of the response tree for each response of a record, given its reward."""
+    return np.array([
         [[probe.leaf_of(t, r) for t, r in zip(responses, paid, strict=True)]
          for responses, paid in zip(run, rewards_of_run, strict=True)]
         for run, rewards_of_run in zip(tokens, rewards, strict=True)
     ])  # fmt: skip
-    return np.asarray(replay(TreeArms.from_tree(probe.tree()), rule, leaves, rewards))

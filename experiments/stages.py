@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from experiments import store
@@ -192,9 +193,14 @@ class Run:
         for path in sorted(self.out.glob("checkpoint-*.parquet"), reverse=True):
             found = store.read_rows(path, stage)
             state = path.with_suffix(".safetensors")
-            if found is not None and state.exists():
-                trainer.load_state(load_file(state))
-                rows, notes = found
-                self.progress("train", trainer.round, self.spec.rounds)
-                return rows, float(notes["seconds"])
+            if found is None or not state.exists():
+                continue
+            try:
+                tensors = load_file(state)
+            except SafetensorError:
+                continue  # half-written: an older checkpoint is worth more than its newest part
+            trainer.load_state(tensors)
+            rows, notes = found
+            self.progress("train", trainer.round, self.spec.rounds)
+            return rows, float(notes["seconds"])
         return [], 0.0

@@ -13,11 +13,24 @@ from torch import Tensor
 
 from llm_bridge.adapters import Factors
 from llm_bridge.optimiser import make_optimiser
-from llm_bridge.rollouts import Opening, Prompt, Rollouts, open_prompt, read_prompt, sample, score, uniforms
+from llm_bridge.rollouts import (
+    Opening,
+    Prompt,
+    Rollouts,
+    open_prompt,
+    read_prompt,
+    read_responses,
+    sample,
+    score,
+    uniforms,
+)
 from llm_bridge.split import SplitModel
 from theory.prefix_tree import Tokens
 from theory.rules.batch import Batch
 from theory.rules.rule import Rule
+
+Scorer = Callable[[SplitModel, Prompt, Factors, Tensor, Tensor, Tensor], Tensor]
+"""Log probabilities of given responses: the network's (`rollouts.score`) or the linearised network's."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +53,7 @@ class Trainer:
     Arguments:
         reward_of: verified reward of a response given as token ids.
         seed: draws of replica s in round t depend on (seed, s, t, rollout) alone.
+        scorer: whose log probabilities are differentiated; another one than the network's own can only `retrace`.
     Errors: ValueError for a reward that is not finite, naming replica and round.
     Valid when: the model is on-policy in every round (one update per round).
     """
@@ -56,8 +70,9 @@ class Trainer:
         end_tokens: Sequence[int],
         seed: int = 0,
         chunk: int = 16,
+        scorer: Scorer = score,
     ) -> None:
-        self.split, self.rule, self.reward_of = split, rule, reward_of
+        self.split, self.rule, self.reward_of, self.scorer = split, rule, reward_of, scorer
         self.replicas, self.max_tokens, self.seed, self.chunk = replicas, max_tokens, seed, chunk
         self.end_tokens = tuple(end_tokens)
         self.prompt: Prompt = read_prompt(split, prompt_tokens)
@@ -100,6 +115,33 @@ class Trainer:
         self.whole = True
         return done
 
+    def retrace(self, responses: Sequence[Tokens], rewards: NDArray[np.float64]) -> None:
+        """One round on given responses in place of fresh rollouts: the replicas of a record, trained again.
+
+        Arguments: (S n) responses, replica-major, and their rewards.
+        Errors: ValueError for a rule with a KL term, whose weights need log probabilities no record holds.
+        """
+        if self.rule.kl.kind != "none":
+            raise ValueError(
+                f"rule.kl is {self.rule.kl.kind}: its weights depend on log probabilities of every token, which "
+                "a record of responses does not hold; retrace a run of a rule without KL"
+            )
+        count = len(responses)
+        tokens = np.full((count, self.max_tokens), -1, dtype=np.int64)
+        for row, response in zip(tokens, responses, strict=True):
+            row[: len(response)] = response
+        lengths = (tokens >= 0).sum(axis=1)
+        ended = np.isin(tokens[np.arange(count), lengths - 1], self.end_tokens)
+        hidden = self.prompt.hidden.new_zeros(count, self.max_tokens - 1, self.prompt.hidden.shape[-1])
+        rolled = Rollouts(tokens, np.zeros(tokens.shape), lengths, ended, hidden)
+        weights = self._weights(rolled, rewards)
+        # Only rollouts that have weight are read: most of a round's cost is the trunk.
+        pulled = (weights != 0).any(dim=1).nonzero()[:, 0].to(hidden.device)
+        given = torch.from_numpy(tokens).to(hidden.device)[pulled]
+        hidden[pulled] = read_responses(self.split, self.prompt, given)
+        self._update(rolled, weights)
+        self.round += 1
+
     def _open(self) -> Opening:
         """The prompt through each replica's head; only replicas that moved are read again."""
         moved = self._stale.nonzero()[:, 0]
@@ -138,7 +180,7 @@ class Trainer:
         for part in pulled.split(self.chunk) if len(pulled) else ():
             longest = int(rolled.lengths[part.numpy()].max())
             tokens = torch.from_numpy(rolled.tokens)[part, :longest].to(device)
-            logs = score(
+            logs = self.scorer(
                 self.split,
                 self.prompt,
                 self.factors,
