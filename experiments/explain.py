@@ -53,8 +53,8 @@ class Snapshot:
     Arguments:
         kept: student -> (S,) exact mass of the correct responses that are leaves of the probe's tree.
         beyond: student -> (S,) mass of all other correct responses; sampled, but for the tree.
-        moved: nats, mean over fresh rollouts of log pi(y) / pi_0(y): how far the replicas are from the base model.
-        drift: nats, mean over fresh rollouts of |log pi(y) - log pi_linear(y)|.
+        moved: nats, mean over correct fresh rollouts of log pi(y) / pi_0(y): how far the replicas have come.
+        drift: nats, mean over correct fresh rollouts of |log pi(y) - log pi_linear(y)|.
         mismatch: nats, largest |log pi(y) - recorded log pi(y)| over the record's next round: near zero, or
             the retraced replicas are not those of the run.
     """
@@ -71,7 +71,12 @@ class Snapshot:
 
 
 def explain(
-    run: Run, *, at: Sequence[int] | None = None, rollouts: int = 64, seed: int = 0
+    run: Run,
+    *,
+    at: Sequence[int] | None = None,
+    rollouts: int = 64,
+    replicas: int | None = None,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Decompose the gap between forecast and run; writes explain.json into the run folder.
 
@@ -81,8 +86,9 @@ def explain(
         rollouts: fresh rollouts per replica and look, for the correct responses the tree does not resolve. The
             linearised network's share of them is weighted by importance, pi_linear(y) / pi(y): the two
             networks are compared on the same rollouts, so that their difference is not blurred by them.
+        replicas: look at the first of the run's replicas only, which is cheaper; default all.
         seed: of the fresh rollouts.
-    Errors: ValueError where the folder holds no run, `at` lies outside it, or the rule has a KL term.
+    Errors: ValueError where the folder holds no run, `at` or `replicas` lies outside it, or the rule has a KL term.
     Valid when: the record is whole. Standard errors are over the S replicas, paired.
     """
     observed = store.load_observed(run.out, run.spec.stage("train"))
@@ -92,8 +98,10 @@ def explain(
     looks = sorted({rounds // 2, rounds - 1} if at is None else set(at))
     if not looks or not 0 <= looks[0] <= looks[-1] < rounds:
         raise ValueError(f"at = {looks}; give numbers of updates from 0 to {rounds - 1}")
+    if replicas is not None and not 2 <= replicas <= run.spec.replicas:
+        raise ValueError(f"replicas = {replicas}; give 2 to {run.spec.replicas}, as many as the run has")
     probe, made = run.probe(), run.forecast()
-    snapshots = retrace(run, probe, observed, looks, rollouts, seed)
+    snapshots = retrace(run, probe, observed.first(replicas or run.spec.replicas), looks, rollouts, seed)
     predicted = predicted_success(probe, run.spec.rule, observed.tokens, observed.rewards)
     residuals = martingale_residuals(observed.rewards, predicted)
     result: dict[str, Any] = {
@@ -101,6 +109,7 @@ def explain(
         "eta": run.spec.rule.optimiser.eta,
         "rounds": rounds,
         "seed": run.spec.seed,
+        "replicas": replicas or run.spec.replicas,
         "p0": probe.p0,
         "found": probe.found,
         "residual_z": window_z(residuals.z, 1)[0],
@@ -144,7 +153,7 @@ def retrace(
     kept, beyond = tree_masses(probe, run, observed)
     network, linear = (
         Trainer(
-            run.split, run.prompt, run.reward_of, run.spec.rule, replicas=run.spec.replicas,
+            run.split, run.prompt, run.reward_of, run.spec.rule, replicas=len(observed.tokens),
             max_tokens=run.spec.max_tokens, end_tokens=run.language_model.end_tokens, scorer=scorer,
         )
         for scorer in (score, linear_score)
@@ -193,7 +202,7 @@ def _measure(
     seed: int,
     tree: tuple[Array, Array],
 ) -> Snapshot:
-    replicas, leaves = run.spec.replicas, _kept(probe)
+    replicas, leaves = len(observed.tokens), _kept(probe)
     everyone = torch.arange(replicas)
     kept: dict[str, Array] = {"tree": tree[0]}
     tokens = _padded(leaves)
@@ -203,18 +212,20 @@ def _measure(
     kept["network"] = _mass(_logs(network, rows, hidden[which], tokens[which]), replicas)
     kept["linear"] = _mass(_linear_logs(linear, rows, hidden[which], tokens[which])[1], replicas)
     # What lies beyond the kept leaves: fresh rollouts of the network, weighted for the linearised one.
-    paid, real, straight, base = _fresh(run, network, linear, set(leaves), updates, rollouts, seed)
+    paid, outside, real, base, straight = _fresh(run, network, linear, set(leaves), updates, rollouts, seed)
+    right = paid > 0
+    ratio = np.where(right, np.exp(straight - real), 0.0)
     beyond = {
-        "network": paid.mean(axis=1),
-        "linear": (paid * np.exp(straight - real)).mean(axis=1),
+        "network": (paid * outside).mean(axis=1),
+        "linear": (paid * outside * ratio).mean(axis=1),
         "tree": tree[1],
     }
     return Snapshot(
         updates,
         kept,
         beyond,
-        moved=float(np.mean(real - base)),
-        drift=float(np.mean(np.abs(real - straight))),
+        moved=float(np.mean((real - base)[right])) if right.any() else 0.0,
+        drift=float(np.mean(np.abs(real - straight)[right])) if right.any() else 0.0,
         mismatch=_mismatch(network, observed, updates),
     )
 
@@ -226,9 +237,9 @@ def _mass(logs: Array, replicas: int) -> Array:
 
 def _fresh(
     run: Run, network: Trainer, linear: Trainer, kept: set[Tokens], updates: int, rollouts: int, seed: int
-) -> tuple[Array, Array, Array, Array]:
-    """Fresh rollouts of the network, (S, rollouts) each: reward (0 on kept leaves), and their log probabilities
-    under the network, the linearised network and the base model."""
+) -> tuple[Array, ...]:
+    """Fresh rollouts of the network, five times (S, rollouts): reward; whether off the kept leaves; and log
+    probability under the network and, for correct ones, the base model and the linearised network."""
     split, prompt = network.split, network.prompt
     parts: list[list[Array]] = []
     for replica in range(network.replicas):
@@ -242,12 +253,16 @@ def _fresh(
         own = {name: (down[rows[:1]], up[rows[:1]]) for name, (down, up) in network.factors.items()}
         rolled = sample(split, prompt, opening, own, torch.zeros_like(rows), draws, network.end_tokens)
         responses = [tuple(int(x) for x in y[:n]) for y, n in zip(rolled.tokens, rolled.lengths, strict=True)]
-        paid = np.array([0.0 if y in kept else run.reward_of(y) for y in responses])
-        base, straight = _linear_logs(linear, rows, rolled.hidden, torch.from_numpy(rolled.tokens))
-        parts.append([paid, rolled.logprobs.sum(axis=1), straight, base])
+        paid = np.array([run.reward_of(y) for y in responses])
+        outside = np.array([float(y not in kept) for y in responses])
+        right = torch.from_numpy(np.flatnonzero(paid))
+        logs = np.zeros((2, rollouts))
+        given = torch.from_numpy(rolled.tokens)[right]
+        logs[:, right.numpy()] = _linear_logs(linear, rows[right], rolled.hidden[right], given)
+        parts.append([paid, outside, rolled.logprobs.sum(axis=1), *logs])
         run.progress("rollouts", replica + 1, network.replicas)
-    paid, real, straight, base = (np.stack(part) for part in zip(*parts, strict=True))
-    return paid, real, straight, base
+    paid, outside, real, base, straight = (np.stack(part) for part in zip(*parts, strict=True))
+    return paid, outside, real, base, straight
 
 
 def _mismatch(network: Trainer, observed: Observed, updates: int) -> float:
@@ -333,6 +348,7 @@ def _cell(value: Sequence[float]) -> str:
 def main(
     folders: Annotated[list[Path], typer.Argument(help="Folders of finished overlays.")],
     rollouts: Annotated[int, typer.Option(help="Fresh rollouts per replica and look.")] = 64,
+    replicas: Annotated[int | None, typer.Option(help="Look at the first so many replicas only.")] = None,
     at: Annotated[
         list[int] | None, typer.Option(help="Updates after which to look; default half and last.")
     ] = None,
@@ -342,7 +358,7 @@ def main(
     results: list[dict[str, Any]] = []
     for folder in folders:
         run = Run(RunSpec.read(folder / "spec.toml"), folder)
-        results.append(explain(run, at=at or None, rollouts=rollouts))
+        results.append(explain(run, at=at or None, rollouts=rollouts, replicas=replicas))
         console.print(report(results[-1:]))
     console.print_json(data=pooled(results))
 

@@ -7,7 +7,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +208,15 @@ class Observed:
     @property
     def token_count(self) -> int:
         return sum(len(t) for run in self.tokens for turn in run for t in turn)
+
+    def first(self, replicas: int) -> Observed:
+        """The run of the first so many replicas; counts and cost stay those of the whole."""
+        return replace(
+            self,
+            rewards=self.rewards[:replicas],
+            logprobs=self.logprobs[:replicas],
+            tokens=self.tokens[:replicas],
+        )
 
 
 COLUMNS = pa.schema([
