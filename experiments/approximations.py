@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
+from typing import Literal
 
 import jax
 import numpy as np
@@ -31,6 +33,7 @@ ROLLOUTS, PROBES, ETA, ROUNDS, SEEDS = 512, 4, 0.01, 40, 256
 ETAS = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4)
 SMALL_CUT, LARGE_CUT = 0.0, 80.0
 LATE_ETA, LATE_REPLICAS, LATE_ROUNDS, LATE_CUTS = 0.05, 16, (10, 20, 39), (0.0, 5.0, 20.0, 80.0)
+KEEPS: tuple[Literal["correct", "all"], ...] = ("correct", "all")
 
 
 def without_tails(probe: Probe) -> ResponseTree:
@@ -120,7 +123,8 @@ def late_errors(
     reward_of: Callable[[tuple[int, ...]], float],
     end_tokens: tuple[int, ...],
 ) -> dict[str, list[float]]:
-    """Error of p where much has been learnt, per cut: sampled probes against the whole tree on the same draws.
+    """Error of p where much has been learnt, per cut and `keep`: sampled probes against the whole tree,
+    on the same draws.
 
     The draws are of real replicas, so that nothing but what the probe leaves out can differ: mean over probes
     and replicas of p(tree of the cut) - p(whole tree) before the update after `LATE_ROUNDS`.
@@ -135,16 +139,16 @@ def late_errors(
     tokens = [[[turn.tokens[s]] for turn in turns] for s in range(LATE_REPLICAS)]
     truth = predicted_success(exact, rule, tokens, rewards)
     rows: dict[str, list[float]] = {}
-    for cut in track(LATE_CUTS, "late"):
+    for cut, keep in track([*product(LATE_CUTS, KEEPS)], "late"):
         errors = []
         for seed in range(PROBES):
             probe = measure(
                 whole.split, whole.prompt.tokens, reward_of, end_tokens=end_tokens,
                 vocabulary=whole.vocabulary, rollouts=ROLLOUTS, max_tokens=MAX_TOKENS, seed=seed, cut=cut,
-                leaf_cut=min(3.0, cut),
+                leaf_cut=min(3.0, cut), keep=keep,
             )  # fmt: skip
             errors.append((predicted_success(probe, rule, tokens, rewards) - truth).mean(axis=0))
-        rows[f"{cut:g}"] = [float(np.mean(errors, axis=0)[t]) for t in LATE_ROUNDS]
+        rows[f"{cut:g}, paths resolved: {keep}"] = [float(np.mean(errors, axis=0)[t]) for t in LATE_ROUNDS]
     return rows
 
 

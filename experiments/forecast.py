@@ -6,7 +6,6 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +17,6 @@ from experiments.warning import ForecastWarning
 from theory.prefix_tree import Tokens
 from theory.probe import Probe
 from theory.rules.batch import Batch
-from theory.rules.kl import NoKL
 from theory.rules.rule import Rule
 
 Array = NDArray[np.float64]
@@ -118,16 +116,6 @@ def largest_step(probe: Probe, rule: Rule) -> float:
     own = np.diag(tree.sequence_kernel())
     share = tree.leaf_probability() * right
     return float(rule.optimiser.eta * _success_weight(rule) * (share @ own) / share.sum())
-
-
-def paths_wanted(rule: Rule) -> Literal["correct", "all"]:
-    """Which paths a probe must resolve: "correct" where a rollout of reward 0 never gets a weight."""
-    if not isinstance(rule.kl, NoKL):
-        return "all"
-    weights = _weights(rule, [1.0] + [0.0] * (rule.rollouts - 1)) if rule.rollouts > 1 else None
-    idle = _weights(rule, [0.0] * rule.rollouts)
-    quiet = not np.any(idle) and (weights is None or not np.any(weights[1:]))
-    return "correct" if quiet else "all"
 
 
 def _success_weight(rule: Rule) -> float:
