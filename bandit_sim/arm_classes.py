@@ -217,7 +217,8 @@ def _scaled(
     log_mass: NDArray[np.float64], count: NDArray[np.int64], mass: float
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Log masses of single arms, shifted so that all arms together have the given mass."""
-    return log_mass - special.logsumexp(log_mass, b=count.astype(np.float64)) + np.log(mass), count
+    whole = np.asarray(special.logsumexp(log_mass, b=count.astype(np.float64)))
+    return log_mass - whole + np.log(mass), count
 
 
 def _power_bins(number: int, exponent: float, classes: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
+from typing import Literal
 
 import jax
 import numpy as np
@@ -14,12 +16,14 @@ from rich.table import Table
 
 from bandit_sim import TreeArms, expected_step, simulate
 from experiments.exact import Enumerated, enumerate_model
+from experiments.forecast import predicted_success
 from experiments.store import replacing, write_json
 from figures.curves import draw_error_vs_eta
 from figures.style import save_figure
 from llm_bridge.adapters import AdapterSpec
 from llm_bridge.models import load_model
 from llm_bridge.probe import measure
+from llm_bridge.train import Trainer
 from theory.probe import Probe
 from theory.response_tree import ResponseTree
 from theory.rules.dialects import preset
@@ -28,6 +32,8 @@ QUERY, MAX_TOKENS = "7+8=", 3
 ROLLOUTS, PROBES, ETA, ROUNDS, SEEDS = 512, 4, 0.01, 40, 256
 ETAS = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4)
 SMALL_CUT, LARGE_CUT = 0.0, 80.0
+LATE_ETA, LATE_REPLICAS, LATE_ROUNDS, LATE_CUTS = 0.05, 16, (10, 20, 39), (0.0, 5.0, 20.0, 80.0)
+KEEPS: tuple[Literal["correct", "all"], ...] = ("correct", "all")
 
 
 def without_tails(probe: Probe) -> ResponseTree:
@@ -76,14 +82,18 @@ def main(out: Path = Path("runs/approximations")) -> None:
         errors = one_round_errors(single, single.probe())
         # Many right answers for the cuts and tails: there the rare ones matter.
         whole = enumerate_model(model, QUERY, lambda t: odd(model.decode(list(t))), MAX_TOKENS, spec)
-        rows = costs(whole, whole.probe(), lambda t: odd(model.decode(list(t))), model.end_tokens)
+        exact = whole.probe()
+        rows = costs(whole, exact, lambda t: odd(model.decode(list(t))), model.end_tokens)
+        late = late_errors(whole, exact, lambda t: odd(model.decode(list(t))), model.end_tokens)
     figure = draw_error_vs_eta(
         ETAS, {"tree\nkernel": errors}, "One round: forecast against enumeration", "tiny-arithmetic, float64"
     )
     for suffix in ("png", "svg"):
         with replacing(out / f"error_vs_eta.{suffix}") as temporary:
             save_figure(figure, temporary)
-    write_json(out / "approximations.json", {"etas": list(ETAS), "errors": errors, "costs": rows})
+    write_json(
+        out / "approximations.json", {"etas": list(ETAS), "errors": errors, "costs": rows, "late": late}
+    )
     console = Console(width=max(110, Console().width))
     table = Table("eta", "relative error of the expected change of p in one round", show_edge=False)
     for eta, error in zip(ETAS, errors, strict=True):
@@ -101,6 +111,45 @@ def main(out: Path = Path("runs/approximations")) -> None:
     for name, row in rows.items():
         table.add_row(name, *(f"{100 * value:.1f}%" for value in row))
     console.print(table)
+    table = Table("cut", *(f"error of p after {t} updates, same draws" for t in LATE_ROUNDS), show_edge=False)
+    for name, row in late.items():
+        table.add_row(name, *(f"{value:+.4f}" for value in row))
+    console.print(table)
+
+
+def late_errors(
+    whole: Enumerated,
+    exact: Probe,
+    reward_of: Callable[[tuple[int, ...]], float],
+    end_tokens: tuple[int, ...],
+) -> dict[str, list[float]]:
+    """Error of p where much has been learnt, per cut and `keep`: sampled probes against the whole tree,
+    on the same draws.
+
+    The draws are of real replicas, so that nothing but what the probe leaves out can differ: mean over probes
+    and replicas of p(tree of the cut) - p(whole tree) before the update after `LATE_ROUNDS`.
+    """
+    rule = preset("minimalist", eta=LATE_ETA)
+    trainer = Trainer(
+        whole.split, whole.prompt.tokens, reward_of, rule,
+        replicas=LATE_REPLICAS, max_tokens=MAX_TOKENS, end_tokens=end_tokens, seed=1,
+    )  # fmt: skip
+    turns = list(trainer.run(ROUNDS))
+    rewards = np.stack([turn.rewards for turn in turns], axis=1)[:, :, None]
+    tokens = [[[turn.tokens[s]] for turn in turns] for s in range(LATE_REPLICAS)]
+    truth = predicted_success(exact, rule, tokens, rewards)
+    rows: dict[str, list[float]] = {}
+    for cut, keep in track([*product(LATE_CUTS, KEEPS)], "late"):
+        errors = []
+        for seed in range(PROBES):
+            probe = measure(
+                whole.split, whole.prompt.tokens, reward_of, end_tokens=end_tokens,
+                vocabulary=whole.vocabulary, rollouts=ROLLOUTS, max_tokens=MAX_TOKENS, seed=seed, cut=cut,
+                leaf_cut=min(3.0, cut), keep=keep,
+            )  # fmt: skip
+            errors.append((predicted_success(probe, rule, tokens, rewards) - truth).mean(axis=0))
+        rows[f"{cut:g}, paths resolved: {keep}"] = [float(np.mean(errors, axis=0)[t]) for t in LATE_ROUNDS]
+    return rows
 
 
 def one_round_errors(whole: Enumerated, exact: Probe) -> list[float]:

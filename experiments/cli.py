@@ -157,9 +157,11 @@ def _many(
     name: str, act: Callable[[Any], dict[str, Any]], specs: list[Any], out: Path, model: Any, as_json: bool
 ) -> None:
     """Each query in a folder of its own; one that fails is reported and the others go on."""
+    from experiments.overlay import pooled
     from experiments.store import write_json
 
     rows: list[dict[str, Any]] = []
+    summary: dict[str, Any] = {}
     for i, spec in enumerate(specs):
         folder = out / f"{i:02d}-{_slug(spec.query.prompt)}"
         errors.print(f"{i + 1}/{len(specs)}  {spec.query.prompt}", highlight=False)
@@ -169,11 +171,15 @@ def _many(
         except ValueError as error:
             rows.append({"folder": folder.name, "query": spec.query.prompt, "error": str(error)})
             errors.print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
-        write_json(out / "summary.json", {"command": name, "queries": rows})
+        # "pooled": do the forecasts err together? Of overlays only; other stages compare nothing.
+        summary = {"command": name, "queries": rows} | ({"pooled": pooled(rows)} if name == "overlay" else {})
+        write_json(out / "summary.json", summary)
     if as_json:
-        print(json.dumps({"command": name, "queries": rows}))
+        print(json.dumps(summary))
     else:
         _table(rows)
+        if name == "overlay":
+            show("pooled", summary["pooled"], as_json=False)
     if any("error" in row for row in rows):
         raise typer.Exit(1)
 
@@ -201,7 +207,7 @@ def _table(rows: list[dict[str, Any]]) -> None:
     wanted = [
         "p0", "time_to_double_forecast", "time_to_double_observed", "time_to_half_forecast", "time_to_half_observed",
         "coverage_50", "coverage_90", "crps_kernel", "crps_sequence_kernel", "crps_tabular", "crps_constant",
-        "crps_logistic", "residual_mean", "residual_variance",
+        "crps_logistic", "residual_mean", "residual_variance", "residual_z",
     ]  # fmt: skip
     keys = [key for key in wanted if any(key in row for row in rows)]
     table = Table("query", *(key.replace("_", "\n") for key in keys), show_edge=False, pad_edge=False)

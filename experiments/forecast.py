@@ -6,7 +6,6 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +17,6 @@ from experiments.warning import ForecastWarning
 from theory.prefix_tree import Tokens
 from theory.probe import Probe
 from theory.rules.batch import Batch
-from theory.rules.entropy import NoEntropy
-from theory.rules.kl import NoKL
 from theory.rules.rule import Rule
 
 Array = NDArray[np.float64]
@@ -121,16 +118,6 @@ def largest_step(probe: Probe, rule: Rule) -> float:
     return float(rule.optimiser.eta * _success_weight(rule) * (share @ own) / share.sum())
 
 
-def paths_wanted(rule: Rule) -> Literal["correct", "all"]:
-    """Which paths a probe must resolve: "correct" where a rollout of reward 0 never gets a weight."""
-    if not (isinstance(rule.kl, NoKL) and isinstance(rule.entropy, NoEntropy)) or rule.signal.helpers:
-        return "all"
-    weights = _weights(rule, [1.0] + [0.0] * (rule.rollouts - 1)) if rule.rollouts > 1 else None
-    idle = _weights(rule, [0.0] * rule.rollouts)
-    quiet = not np.any(idle) and (weights is None or not np.any(weights[1:]))
-    return "correct" if quiet else "all"
-
-
 def _success_weight(rule: Rule) -> float:
     return float(np.abs(_weights(rule, [1.0] + [0.0] * (rule.rollouts - 1))[0]).max())
 
@@ -151,9 +138,16 @@ def predicted_success(
         tokens: the responses of replica s in round t, rollout i.
         rewards: (S, T, n) their rewards.
     """
-    leaves = np.array([
+    leaves = leaves_of(probe, tokens, rewards)
+    return np.asarray(replay(TreeArms.from_tree(probe.tree()), rule, leaves, rewards))
+
+
+def leaves_of(
+    probe: Probe, tokens: Sequence[Sequence[Sequence[Tokens]]], rewards: Array
+) -> NDArray[np.integer]:
+    """(S, T, n) leaf of the response tree for each response of a record, given its reward."""
+    return np.array([
         [[probe.leaf_of(t, r) for t, r in zip(responses, paid, strict=True)]
          for responses, paid in zip(run, rewards_of_run, strict=True)]
         for run, rewards_of_run in zip(tokens, rewards, strict=True)
     ])  # fmt: skip
-    return np.asarray(replay(TreeArms.from_tree(probe.tree()), rule, leaves, rewards))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from figures.style import save_figure
 from theory.probe import Probe
 
 Array = NDArray[np.float64]
+WINDOWS = 4
+"""Equal parts of a run for which the surprise of the outcomes is summed: drift shows late, chance anywhere."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,8 @@ def compare(spec: RunSpec, probe: Probe, made: Forecast, observed: Observed) -> 
         "residual_mean_error": residuals.mean_error,
         "residual_variance": residuals.variance,
         "residual_variance_error": residuals.variance_error,
+        "residual_z": scores.window_z(residuals.z, 1)[0],
+        "residual_z_windows": scores.window_z(residuals.z, WINDOWS),
         "unparsable": observed.unparsable,
         "seconds_probe": probe.meta["seconds"],
         "seconds_simulate": made.seconds,
@@ -160,6 +165,24 @@ def compare(spec: RunSpec, probe: Probe, made: Forecast, observed: Observed) -> 
         replica_high=replica_high,
     )
     return Overlay(_finite(numbers), data)
+
+
+def pooled(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One z for several overlays: whether the forecasts err together, over the whole run and in each window.
+
+    Each run's z is of its outcomes against replay of its own draws, so runs are independent, and under right
+    forecasts a pooled z is standard normal.
+    Arguments: rows with `residual_z` and `residual_z_windows`, as `compare` writes them; others are left out.
+    """
+    counted = [row for row in rows if "residual_z" in row]
+    if not counted:
+        return {"overlays": 0}
+    windows = np.array([row["residual_z_windows"] for row in counted])
+    return {
+        "overlays": len(counted),
+        "residual_z": scores.pooled_z([row["residual_z"] for row in counted]),
+        "residual_z_windows": [scores.pooled_z(column) for column in windows.T],
+    }
 
 
 def _times(name: str, interval: Interval) -> dict[str, float | None]:

@@ -33,9 +33,11 @@ __all__ = [
     "logistic_ensemble",
     "martingale_residuals",
     "observed_crossing",
+    "pooled_z",
     "replica_spread",
     "smooth",
     "times_agree",
+    "window_z",
 ]
 
 Array = NDArray[np.float64]
@@ -292,3 +294,21 @@ def martingale_residuals(rewards: ArrayLike, predicted: ArrayLike) -> Residuals:
         variance_error=float(math.sqrt(max(spread, 0.0)) / count),
         z=z,
     )
+
+
+def window_z(z: ArrayLike, windows: int) -> list[float]:
+    """z values of consecutive windows of rounds: sum over replicas and rounds of z, / sqrt(their number).
+
+    z: (S, T), martingale residuals (NaN is left out); T is cut into `windows` parts as even as possible. Under
+    a right forecast each is standard normal and they are uncorrelated; a window without residuals has 0.
+    """
+    return [
+        float(np.nansum(part) / math.sqrt(max(1, np.isfinite(part).sum())))
+        for part in np.array_split(np.asarray(z, dtype=np.float64), windows, axis=1)
+    ]
+
+
+def pooled_z(values: ArrayLike) -> float:
+    """One z of several independent ones: sum / sqrt(count) (Stouffer). One-signed errors add up, others cancel."""
+    z = np.asarray(values, dtype=np.float64)
+    return float(z.sum() / math.sqrt(len(z)))

@@ -65,7 +65,7 @@ def simulate(
 
     Examples: onearm simulate --arms 1000 --correct 5 --p0 0.05 --eta 1 --rounds 200 --seeds 2000
 
-    onearm simulate --arms 1000000000000 --p0 1e-6 --rounds 1000000000 --every 10000000 --seeds 100
+    onearm simulate --arms 1000000000000 --correct 100 --p0 1e-8 --eta 0.1 --rounds 1000000000 --every 100000000
     """
     given = {name: value for name, value in locals().items() if value is not None}
     with reporting(as_json), bars(as_json) as progress:

@@ -7,7 +7,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -201,9 +201,11 @@ def load_forecast(out: Path, stage: str) -> Forecast | None:
 
 @dataclass(frozen=True)
 class Observed:
-    """A run: rewards (S, T, n), the responses behind them, how many were unparsable, and its cost."""
+    """A run: rewards (S, T, n), the responses behind them with their log probabilities (S, T, n) when they
+    were sampled, how many were unparsable, and its cost."""
 
     rewards: NDArray[np.float64]
+    logprobs: NDArray[np.float64]
     tokens: list[list[list[Tokens]]]
     unparsable: int
     seconds: float
@@ -216,6 +218,15 @@ class Observed:
     @property
     def token_count(self) -> int:
         return sum(len(t) for run in self.tokens for turn in run for t in turn)
+
+    def first(self, replicas: int) -> Observed:
+        """The run of the first so many replicas; counts and cost stay those of the whole."""
+        return replace(
+            self,
+            rewards=self.rewards[:replicas],
+            logprobs=self.logprobs[:replicas],
+            tokens=self.tokens[:replicas],
+        )
 
 
 COLUMNS = pa.schema([
@@ -236,10 +247,13 @@ def write_observed(path: Path, rows: Sequence[dict[str, Any]], notes: dict[str, 
 
 
 def read_rows(path: Path, stage: str) -> tuple[list[dict[str, Any]], dict[str, str]] | None:
-    """Rows and notes of an observed file of this stage, else None."""
+    """Rows and notes of an observed file of this stage, else None; one that is half-written is not there."""
     if not path.exists():
         return None
-    table = pq.read_table(path)
+    try:
+        table = pq.read_table(path)
+    except pa.ArrowInvalid:
+        return None
     notes = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
     return (table.to_pylist(), notes) if notes.get("stage") == stage else None
 
@@ -251,10 +265,12 @@ def load_observed(out: Path, stage: str) -> Observed | None:
     rows, notes = found
     shape = tuple(1 + max(row[k] for row in rows) for k in ("replica", "round", "rollout"))
     shape = (shape[0], shape[1] - 1, shape[2])
-    rewards = np.zeros(shape)
+    rewards, logprobs = np.zeros(shape), np.zeros(shape)
     tokens: list[list[list[Tokens]]] = [[[()] * shape[2] for _ in range(shape[1])] for _ in range(shape[0])]
     for row in rows:
         s, t, i = row["replica"], row["round"] - 1, row["rollout"]
-        rewards[s, t, i] = row["reward"]
+        rewards[s, t, i], logprobs[s, t, i] = row["reward"], row["logprob"]
         tokens[s][t][i] = tuple(row["tokens"])
-    return Observed(rewards, tokens, sum(row["outcome"] is None for row in rows), float(notes["seconds"]))
+    return Observed(
+        rewards, logprobs, tokens, sum(row["outcome"] is None for row in rows), float(notes["seconds"])
+    )

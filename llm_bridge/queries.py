@@ -71,12 +71,17 @@ BUILTIN: tuple[Query, ...] = (
     _arithmetic("What is 3 times 4?", 12, "3x4"),
     _arithmetic("What is 10 + 10?", 20, "10+10"),
     _arithmetic("What is 2 + 2?", 4, "2+2"),
-    _arithmetic("What is 100 + 200?", 300, "100+200"),
     _arithmetic("What is 1 + 1?", 2, "1+1"),
+    _arithmetic("What is 0 + 1?", 1, "0+1"),
+    _arithmetic("What is 1 times 1?", 1, "1x1"),
     Query(prompt="Complete: 5 + 5 =", answer="10", name="5+5"),
     Query(prompt="2 + 2 =", answer="4", name="2+2="),
+    Query(prompt="What is 1 divided by 1?", answer="1", name="1/1"),
+    Query(prompt="Say the number 5.", answer="5", name="say-5"),
+    Query(prompt="What is the number 7?", answer="7", name="number-7"),
 )
-"""Arithmetic that spans base success on smollm2-135m with 10 tokens; `onearm probe` measures each."""
+"""Arithmetic, and the naming of numbers, which alone this model does more often than not: base success on
+smollm2-135m from about .01 to .8 with 10 tokens. `onearm probe --queries builtin` measures each."""
 
 DEFAULT: Query = next(query for query in BUILTIN if query.name == "17+25")
 """The query of `make overlay`."""

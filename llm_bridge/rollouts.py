@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from llm_bridge.adapters import Factors
-from llm_bridge.split import SplitModel, State, select
+from llm_bridge.split import SplitModel, State, repeat, select
 
 
 @dataclass(frozen=True)
@@ -148,8 +148,7 @@ def distributions(
         hidden: (R, T-1, D) trunk output of all response tokens but the last, as `Rollouts.hidden` holds it.
     """
     with split.adapters.use(factors, rows):
-        whole = torch.cat([prompt.hidden.expand(len(rows), -1, -1), hidden[:, : count - 1]], dim=1)
-        out = split.head.forward(whole)[:, prompt.hidden.shape[1] - 1 :]
+        out = read_whole(split, prompt, rows, hidden[:, : count - 1])
     return torch.log_softmax(split.logits(out), dim=-1)
 
 
@@ -170,6 +169,21 @@ def score(
     return chosen(distributions(split, prompt, factors, rows, hidden, tokens.shape[1]), tokens)
 
 
+def read_whole(split: SplitModel, prompt: Prompt, rows: Tensor, hidden: Tensor) -> Tensor:
+    """(R, T, D) the bound head's output before each of the T response tokens; hidden is (R, T-1, D)."""
+    whole = torch.cat([prompt.hidden.expand(len(rows), -1, -1), hidden], dim=1)
+    return split.head.forward(whole)[:, prompt.hidden.shape[1] - 1 :]
+
+
 def chosen(logs: Tensor, tokens: Tensor) -> Tensor:
     """(R, T) the log probabilities of tokens (R, T) out of logs (R, T, V); padding (-1) holds anything."""
     return logs.gather(2, tokens.clamp(min=0)[:, :, None])[:, :, 0]
+
+
+@torch.no_grad()
+def read_responses(split: SplitModel, prompt: Prompt, tokens: Tensor) -> Tensor:
+    """(R, T-1, D) the trunk's output for all but the last of given response tokens (R, T); `Rollouts.hidden`."""
+    rows, limit = tokens.shape
+    if limit == 1 or rows == 0:
+        return prompt.hidden.new_zeros(rows, limit - 1, prompt.hidden.shape[-1])
+    return split.trunk.run(tokens=tokens[:, :-1].clamp(min=0), past=repeat(prompt.past, rows))[0]

@@ -22,6 +22,7 @@ from llm_bridge.rollouts import (
     distributions,
     open_prompt,
     read_prompt,
+    read_responses,
     sample,
     score,
     uniforms,
@@ -30,6 +31,9 @@ from llm_bridge.split import SplitModel
 from theory.prefix_tree import Tokens
 from theory.rules.batch import Batch
 from theory.rules.rule import Rule
+
+Policy = Callable[[SplitModel, Prompt, Factors | None, Tensor, Tensor, int], Tensor]
+"""Log probabilities of given responses: the network's (`rollouts.score`) or the linearised network's."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ class Trainer:
     Arguments:
         reward_of: verified reward of a response given as token ids.
         seed: draws of replica s in round t depend on (seed, s, t, rollout) alone.
+        policy: gives the distributions that are differentiated; another than the network's own can only `retrace`.
     Errors: ValueError for a reward that is not finite, naming replica and round.
     Valid when: the first epoch of every round is on-policy; the reference of the rule's KL is the base model,
         or the policy it was at the last refresh.
@@ -70,8 +75,9 @@ class Trainer:
         end_tokens: Sequence[int],
         seed: int = 0,
         chunk: int = 16,
+        policy: Policy = distributions,
     ) -> None:
-        self.split, self.rule, self.reward_of = split, rule, reward_of
+        self.split, self.rule, self.reward_of, self.policy = split, rule, reward_of, policy
         self.replicas, self.max_tokens, self.seed, self.chunk = replicas, max_tokens, seed, chunk
         self.end_tokens = tuple(end_tokens)
         self.prompt: Prompt = read_prompt(split, prompt_tokens)
@@ -128,6 +134,37 @@ class Trainer:
         self.round += 1
         self.whole = True
         return done
+
+    def retrace(self, responses: Sequence[Tokens], rewards: NDArray[np.float64]) -> None:
+        """One round on given responses in place of fresh rollouts: the replicas of a record, trained again.
+
+        Arguments: (S n) responses, replica-major, and their rewards.
+        Errors: ValueError for a rule with a KL term, an entropy bonus or several epochs, whose weights need log
+            probabilities that no record holds.
+        """
+        if self.rule.kl.kind != "none" or self.rule.entropy.kind != "none" or self.rule.epochs > 1:
+            raise ValueError(
+                f"rule.kl is {self.rule.kl.kind}, entropy {self.rule.entropy.kind}, epochs {self.rule.epochs}: the "
+                "weights depend on log probabilities of every token, which a record of responses does not hold; "
+                "retrace a run of a rule without these"
+            )
+        count = len(responses)
+        tokens = np.full((count, self.max_tokens), -1, dtype=np.int64)
+        for row, response in zip(tokens, responses, strict=True):
+            row[: len(response)] = response
+        lengths = (tokens >= 0).sum(axis=1)
+        ended = np.isin(tokens[np.arange(count), lengths - 1], self.end_tokens)
+        hidden = self.prompt.hidden.new_zeros(count, self.max_tokens - 1, self.prompt.hidden.shape[-1])
+        rolled = Rollouts(tokens, np.zeros(tokens.shape), lengths, ended, hidden)
+        batch = self._batch(rolled, rewards)
+        weights, self.rule_state = _each(self.rule.weights, batch, self.rule_state)
+        weights = weights.flatten(0, 1)
+        # Only rollouts that have weight are read: most of a round's cost is the trunk.
+        pulled = (weights != 0).any(dim=1).nonzero()[:, 0].to(hidden.device)
+        given = torch.from_numpy(tokens).to(hidden.device)[pulled]
+        hidden[pulled] = read_responses(self.split, self.prompt, given)
+        self._update(rolled, weights, torch.zeros_like(weights))
+        self.round += 1
 
     def _open(self) -> Opening:
         """The prompt through each replica's head; only replicas that moved are read again."""
@@ -194,7 +231,7 @@ class Trainer:
         for part in pulled.split(self.chunk) if len(pulled) else ():
             longest = int(rolled.lengths[part.numpy()].max())
             tokens = torch.from_numpy(rolled.tokens)[part, :longest].to(device)
-            logs = distributions(
+            logs = self.policy(
                 self.split,
                 self.prompt,
                 self.factors,

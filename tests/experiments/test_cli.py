@@ -58,10 +58,46 @@ def test_simulate_counts_rounds_as_updates() -> None:
     assert one["success_mean"] > 0.55
 
 
-def test_engine_not_there_yet() -> None:
-    result = call("simulate", "--engine", "event")
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--engine", "tree"], "--engine tree does not pull arms in classes"),
+        (["--every", 7], "every = 7 does not divide rounds = 100"),
+        (["--observe", "luck"], "observe"),
+        (["--rule", "rlo"], "rule 'rlo' is unknown"),
+        (["--arms", 1], "correct = 1 of arms = 1"),
+        (["--spec", "nowhere.toml"], "--spec nowhere.toml cannot be read"),
+        (["--profile", "power_law", "--sigma", 2], "sigma"),
+        (
+            ["--engine", "event", "--rule", "rloo", "--verifier", "noisy", "--false-positive", 0.1],
+            "lumped engine",
+        ),
+    ],
+)
+def test_simulate_names_what_it_cannot_do(words, message) -> None:
+    result = call("simulate", *words)
     assert result.exit_code == 2
-    assert "use dense or auto" in result.output
+    assert message in " ".join(result.output.split())
+
+
+def test_simulate_from_a_file_changed_by_a_flag(tmp_path: Path) -> None:
+    (tmp_path / "spec.toml").write_text(
+        'rounds = 8\nseeds = 16\nevery = 4\nobserve = ["success", "entropy"]\n'
+        '[bandit]\nkind = "contexts"\np0 = [0.2, 0.3]\nbatch = 2\n[rule]\npreset = "rloo"\neta = 0.5\n'
+    )
+    words = ("simulate", "--spec", tmp_path / "spec.toml", "--seeds", 8, "--out", tmp_path / "out", "--json")
+    numbers = json.loads(call(*words).stdout)
+    assert (numbers["engine"], numbers["rule"], numbers["seeds"]) == ("contexts", "rloo", 8)
+    assert 0.2 < numbers["success_mean"] < 1 and numbers["entropy_mean"] > 0
+    files = {"simulate.json", "simulate.parquet", "simulate.png", "simulate.svg", "simulate-entropy.png"}
+    assert files <= {path.name for path in (tmp_path / "out").iterdir()}
+
+
+@pytest.mark.parametrize("engine", ["lumped", "event"])
+def test_simulate_a_million_million_arms(engine: str) -> None:
+    words = ("--arms", 10**12, "--correct", 3, "--p0", 0.1, "--rounds", 20, "--seeds", 64, "--engine", engine)
+    numbers = json.loads(call("simulate", *words, "--json").stdout)
+    assert numbers["engine"] == engine and 0.1 < numbers["success_mean"] < 1
 
 
 def test_overlay_of_several_queries_goes_on_past_a_failure(tmp_path: Path) -> None:

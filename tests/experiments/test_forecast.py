@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.exact import enumerate_model
-from experiments.forecast import forecast, largest_step, paths_wanted, tabular_arms
+from experiments.forecast import forecast, largest_step, tabular_arms
 from experiments.specs import ForecastSpec
 from experiments.warning import ForecastWarning
 from llm_bridge.adapters import AdapterSpec
@@ -37,14 +37,6 @@ def probe() -> Probe:
         rollouts=400,
         max_tokens=3,
     )
-
-
-@pytest.mark.parametrize(
-    ("name", "rollouts", "wanted"),
-    [("minimalist", 1, "correct"), ("minimalist", 4, "correct"), ("rloo", 4, "all"), ("trl-grpo", 8, "all")],
-)
-def test_paths_a_rule_needs(name: str, rollouts: int, wanted: str) -> None:
-    assert paths_wanted(preset(name, rollouts=rollouts)) == wanted
 
 
 def test_no_warning_at_a_small_step_and_one_with_the_number_at_a_large_one(probe: Probe) -> None:

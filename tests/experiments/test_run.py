@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,18 @@ def spec(**changes) -> RunSpec:
     return RunSpec(**(fields | changes))
 
 
+class Stop(KeyboardInterrupt):
+    """Somebody pressed Ctrl-C."""
+
+
+def stop_at(turn: int) -> Callable[[str, int, int], None]:
+    def progress(label: str, done: int, total: int) -> None:
+        if label == "train" and done == turn:
+            raise Stop
+
+    return progress
+
+
 def test_overlay_writes_every_file_and_every_key(tmp_path: Path, tiny: LanguageModel) -> None:
     made = overlay(Run(spec(), tmp_path / "run", model=tiny))
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == sorted(FILES)
@@ -75,16 +88,9 @@ def test_forecast_never_trains(tmp_path: Path, tiny: LanguageModel, monkeypatch)
 def test_interrupted_run_resumes_bit_for_bit(tmp_path: Path, tiny: LanguageModel, rollouts: int) -> None:
     rule = preset("minimalist" if rollouts == 1 else "rloo", eta=0.01, rollouts=rollouts)
 
-    class Stop(KeyboardInterrupt):
-        pass
-
-    def stop_at(label: str, done: int, total: int) -> None:
-        if label == "train" and done == 13:
-            raise Stop
-
     straight = Run(spec(rule=rule), tmp_path / "straight", model=tiny).observe()
     with pytest.raises(Stop):
-        Run(spec(rule=rule), tmp_path / "stopped", stop_at, tiny).observe()
+        Run(spec(rule=rule), tmp_path / "stopped", stop_at(13), tiny).observe()
     assert list((tmp_path / "stopped").glob("checkpoint-000013*")), "the interrupted round is kept"
     first: list[int] = []
     resumed = Run(
@@ -96,13 +102,46 @@ def test_interrupted_run_resumes_bit_for_bit(tmp_path: Path, tiny: LanguageModel
     assert not list((tmp_path / "stopped").glob("checkpoint-*"))
 
 
-def test_half_written_checkpoint_is_never_read(tmp_path: Path, tiny: LanguageModel) -> None:
+@pytest.mark.parametrize(
+    "damage", ["parquet cut", "parquet missing", "state cut", "state missing", "both empty"]
+)
+def test_half_written_checkpoint_is_never_read(tmp_path: Path, tiny: LanguageModel, damage: str) -> None:
+    """Whatever a killed process leaves of a newer checkpoint, the older whole one is resumed from, and the
+    result is the uninterrupted run's."""
     out = tmp_path / "run"
-    run = Run(spec(), out, model=tiny)
-    (out / "checkpoint-000010.parquet").write_bytes(b"")
-    (out / "checkpoint-000010.parquet").unlink()
-    (out / ".checkpoint-000010.1.parquet").write_bytes(b"half")
-    assert run.observe().rewards.shape == (8, 24, 1)
+    straight = Run(spec(), tmp_path / "straight", model=tiny).observe()
+    with pytest.raises(Stop):
+        Run(spec(), out, stop_at(20), tiny).observe()
+    newer = [(out / f"checkpoint-000020.{kind}").read_bytes() for kind in ("parquet", "safetensors")]
+    for path in out.glob("checkpoint-*"):
+        path.unlink()
+    with pytest.raises(Stop):
+        Run(spec(), out, stop_at(7), tiny).observe()
+    rows, state = newer
+    left = {
+        "parquet cut": (rows[: len(rows) // 2], state),
+        "parquet missing": (None, state),
+        "state cut": (rows, state[: len(state) // 2]),
+        "state missing": (rows, None),
+        "both empty": (b"", b""),
+    }[damage]
+    for kind, part in zip(("parquet", "safetensors"), left, strict=True):
+        (out / f".checkpoint-000020.1.{kind}").write_bytes(b"half")
+        if part is not None:
+            (out / f"checkpoint-000020.{kind}").write_bytes(part)
+    started: list[int] = []
+    resumed = Run(spec(), out, lambda label, done, total: started.append(done), tiny).observe()
+    assert started[0] == 7, "the whole checkpoint is used, and only that"
+    assert resumed.tokens == straight.tokens
+    np.testing.assert_array_equal(resumed.rewards, straight.rewards)
+    assert not list(out.glob("checkpoint-*"))
+
+
+def test_half_written_result_is_made_again(tmp_path: Path, tiny: LanguageModel) -> None:
+    first = Run(spec(rounds=3), tmp_path, model=tiny).observe()
+    path = tmp_path / "observed.parquet"
+    path.write_bytes(path.read_bytes()[:-100])
+    assert Run(spec(rounds=3), tmp_path, model=tiny).observe().tokens == first.tokens
 
 
 def test_second_call_reuses_everything(tmp_path: Path, tiny: LanguageModel, monkeypatch) -> None:

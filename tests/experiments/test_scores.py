@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from experiments import scores
-from experiments.scores import Interval
+from experiments.overlay import pooled
+from experiments.scores import Interval, pooled_z, window_z
 
 unit = st.floats(0, 1, allow_subnormal=False)
 curves = hnp.arrays(np.float64, st.integers(1, 40), elements=unit)
@@ -354,3 +355,37 @@ def test_bad_residual_input_is_named():
         scores.martingale_residuals(np.zeros((2, 3)), np.full((2, 3), 1.5))
     with pytest.raises(ValueError, match="rewards hold NaN"):
         scores.martingale_residuals(np.full((2, 3), np.nan), np.full((2, 3), 0.5))
+
+
+@given(st.integers(1, 6), st.integers(6, 30), st.integers(0, 2**32 - 1))
+def test_windows_add_up_to_the_whole(windows: int, rounds: int, seed: int) -> None:
+    """sum over windows of z_k sqrt(C_k) is z sqrt(C), whatever is missing."""
+    rng = np.random.default_rng(seed)
+    z = rng.standard_normal((5, rounds))
+    z[rng.random(z.shape) < 0.2] = np.nan
+    counts = [np.isfinite(part).sum() for part in np.array_split(z, windows, axis=1)]
+    total = np.dot(window_z(z, windows), np.sqrt(counts))
+    assert total == pytest.approx(window_z(z, 1)[0] * np.sqrt(sum(counts)), abs=1e-9)
+
+
+def test_pooled_z_is_standard_normal_and_adds_up_a_common_error() -> None:
+    """Of 4,000 pools of 8 standard normals the mean square is 1 within 4.5 standard errors sqrt(2/4000) (false
+    alarm 7e-6); eight runs that are each one standard error too low are sqrt(8) together."""
+    draws = np.random.default_rng(0).standard_normal((4000, 8))
+    assert np.mean([pooled_z(row) ** 2 for row in draws]) == pytest.approx(1, abs=4.5 * np.sqrt(2 / 4000))
+    assert pooled_z([-1.0] * 8) == pytest.approx(-np.sqrt(8))
+
+
+def test_pooled_leaves_out_what_failed_and_pools_window_by_window() -> None:
+    rows = [
+        {"residual_z": 1.0, "residual_z_windows": [1.0, 0.0]},
+        {"error": "no correct rollout"},
+        {"residual_z": 3.0, "residual_z_windows": [1.0, 2.0]},
+    ]
+    # (1 + 3) / sqrt 2, (1 + 1) / sqrt 2, (0 + 2) / sqrt 2
+    assert pooled(rows) == {
+        "overlays": 2,
+        "residual_z": pytest.approx(4 / np.sqrt(2)),
+        "residual_z_windows": pytest.approx([2 / np.sqrt(2), 2 / np.sqrt(2)]),
+    }
+    assert pooled([{"error": "none"}]) == {"overlays": 0}

