@@ -108,7 +108,10 @@ def test_a_grid_compiles_once_for_any_eta_p0_and_rollouts(make_rule):
             lambda a, r: (a, r.model_copy(update={"optimiser": Adam(eta=0.1)})),
             r"cases\[1\].*another optimiser",
         ),
-        (lambda a, r: (Arms.two_class(arms=3, correct=1, p0=0.5), r), r"cases\[1\].*one kind, shape and static fields"),
+        (
+            lambda a, r: (Arms.two_class(arms=3, correct=1, p0=0.5), r),
+            r"cases\[1\].*one kind, shape and static fields",
+        ),
     ],
 )
 def test_a_grid_names_the_case_that_does_not_fit(make_rule, change, message):

@@ -144,7 +144,9 @@ def hard_query_spread(
     if signal == "negative_only":
         return q * np.sqrt(noise * np.log(1 / q))
     if signal not in ("raw", "value_baseline", "leave_one_out", "group_mean", "plus_minus"):
-        raise ValueError(f"signal {signal!r} has no such law; give raw, a baseline, plus_minus or negative_only")
+        raise ValueError(
+            f"signal {signal!r} has no such law; give raw, a baseline, plus_minus or negative_only"
+        )
     return np.sqrt(noise / (4 if signal == "plus_minus" else 2)) * np.ones_like(q)
 
 

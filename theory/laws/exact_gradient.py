@@ -56,20 +56,14 @@ def lower_bound(steps: ArrayLike, distance: ArrayLike) -> Values:
     return positive("distance", distance) ** 2 / (6 * positive("steps", steps))
 
 
-def late_gap(steps: ArrayLike, distance: ArrayLike, eta: float, wrong: int = 1) -> Values:
-    """gap_t -> M / ((M + 1) eta Delta t) with M equally good wrong arms: the constant that the bounds enclose.
+def late_gap(steps: ArrayLike, eta: float, wrong: int = 1) -> Values:
+    """gap_t -> M / ((M + 1) eta t) with M equal wrong arms: the constant that the two bounds enclose.
 
-        d(1 - p)/dt = -eta Delta (1 + 1/M) p^2 (1-p)^2
+        d(1 - p)/dt = -eta Delta (1 + 1/M) p^2 (1-p)^2,  gap = Delta (1 - p):  Delta drops out
 
-    Source: derived for this project. Valid when: t -> inf, wrong arms at an equal distance and equally likely.
+    Source: derived for this project. Valid when: t -> inf, wrong arms equally good and equally likely.
     """
-    speed = positive("eta", eta) * (1 + 1 / whole("wrong", wrong, 1))
-    return positive("distance", distance) * late_failure(steps, distance, speed)
-
-
-def late_failure(steps: ArrayLike, distance: ArrayLike, speed: ArrayLike) -> Values:
-    """1 - p -> 1 / (C eta Delta t), speed = C eta; see `theory.laws.clocks.tail`."""
-    return 1 / (positive("speed", speed) * positive("distance", distance) * positive("steps", steps))
+    return 1 / (positive("eta", eta) * (1 + 1 / whole("wrong", wrong, 1)) * positive("steps", steps))
 
 
 def corner_time(
@@ -77,13 +71,14 @@ def corner_time(
 ) -> Values:
     """Updates that a policy spends in a wrong corner before the best arm takes over.
 
-        T = 1/(2 eta Delta pi_1) [ 1 + (delta / (4 Delta)) pi_3 / pi_1 ]
+        T = 1/(2 eta Delta pi_1) [ 1 + (delta / (3 Delta)) pi_3 / pi_1 ]
 
     The corner's arm 2 has nearly all the mass and reward r_2; arm 1 is better by Delta, arm 3 worse by delta. With
-    y = 1/pi_1:  dy/dt = eta delta pi_3 y - 2 eta Delta,  1/pi_3 = 1/pi_3(0) + 2 eta delta t, a linear equation. Arm 3
-    reinforces the corner as it is unlearned, and pi_1 first falls like t^(-1/2): the time grows from 1/pi_1 to
-    1/pi_1^2, that is exp(2 x) in the logit distance x of the best arm. A chain of such corners squares again and
-    again, which is how softmax policy gradient takes time exponential in the number of corners.
+    y = 1/pi_1 and u = 1/pi_3:  dy/dt = -2 eta Delta + eta delta y/u,  du/dt = 2 eta delta - eta Delta u/y, whose
+    solution is y = A z^2/(Delta + delta z)^3 in z = y/u. Arm 3 reinforces the corner as it is unlearned, so pi_1
+    first falls: the time grows from 1/pi_1 to 1/pi_1^2, that is exp(2 x) in the logit distance x of the best arm.
+    A chain of such corners squares again and again: the mechanism by which softmax policy gradient can take
+    exponential time.
     Arguments:
         best: pi_1 at the start.
         distance: Delta.
@@ -96,4 +91,4 @@ def corner_time(
     """
     first = open_unit("best", best)
     alone = 1 / (2 * positive("eta", eta) * positive("distance", distance) * first)
-    return alone * (1 + deficit / (4 * distance) * np.asarray(worse, dtype=np.float64) / first)
+    return alone * (1 + deficit / (3 * distance) * np.asarray(worse, dtype=np.float64) / first)

@@ -135,7 +135,10 @@ def is_the_spread_of_the_density(success_spread) -> bool:
 
 
 def test_linear_noise_is_the_limit_of_the_density():
-    assert survivors(diffusion.success_spread, is_the_spread_of_the_density, 1.2, helpers=("_coefficients",)) == []
+    assert (
+        survivors(diffusion.success_spread, is_the_spread_of_the_density, 1.2, helpers=("_coefficients",))
+        == []
+    )
 
 
 def relative(signal: str, q0: float) -> float:
