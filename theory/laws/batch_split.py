@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from theory.laws.arguments import Floats, Values, whole
+from theory.laws.arguments import Floats, Values
 
 Baseline = Literal["leave_one_out", "none", "value"]
 
@@ -113,13 +113,12 @@ def constants(
 def along_gradient(policy: ArrayLike, reward: ArrayLike, kernel: ArrayLike) -> Floats:
     """(Q K, Q K) the kernel seen along the mean gradient: of it, the constants are those of Var(step of mean success).
 
-        u u^T,  u = K c,  c = pi (r - V) / Q:  a step of eta moves the mean success by eta u.(weights)
+        u u^T,  u = K pi r / Q of centred scores:  a step of eta moves the mean success by eta u.(weights)
 
     Source: derived for this project. Valid when: eta -> 0.
     """
     pi, r = (np.asarray(x, dtype=np.float64) for x in (policy, reward))
-    push = pi * (r - (pi * r).sum(axis=1, keepdims=True)) / len(pi)
-    along = _centred(np.asarray(kernel, dtype=np.float64), pi) @ push.ravel()
+    along = _centred(np.asarray(kernel, dtype=np.float64), pi) @ (pi * r / len(pi)).ravel()
     return np.outer(along, along)
 
 
