@@ -127,7 +127,8 @@ def shared_kernel(queries: int, kinds: ArrayLike, overlap: float) -> Floats:
 
     As `bandit_sim.Contexts` has it. Source: arXiv 2601.22532, as a batched contextual bandit.
     """
-    return np.kron((1 - overlap) * np.eye(queries) + overlap, np.asarray(kinds, dtype=np.float64))
+    mixing = (1 - overlap) * np.eye(queries) + overlap
+    return np.asarray(np.kron(mixing, np.asarray(kinds, dtype=np.float64)), dtype=np.float64)
 
 
 def _centred(gram: Floats, policy: Floats) -> Floats:

@@ -129,6 +129,30 @@ def distance_free_regret(rounds: int) -> float:
     return float(bound.max())
 
 
+def stuck_exponent(eta: ArrayLike, reward: ArrayLike, arms: int = 2) -> Values:
+    """Least exponent of the regret, R_T = Omega(T^x), where a wrong arm pays `reward` > 0 and there is no baseline.
+
+        x = 1 - 1/(C eta r), C = K/(K-1);  0 if C eta r <= 1
+
+    Every pull of the wrong arm then reinforces it; a seed that has pulled nothing else for m rounds does so with
+    probability ~ m^(-1/(C eta r)) (`committal.damped_exponent`), and pays all that time. So any constant step
+    converges in the end (arXiv 2502.07141), but in a mean time that is infinite beyond C eta r = 1, noise or none. A
+    0/1 verifier pays wrong responses nothing and is out of its reach.
+    Source: derived for this project. Valid when: T -> inf, other arms even at the start.
+    """
+    geometry = whole("arms", arms, 2) / (arms - 1)
+    return np.maximum(0, 1 - 1 / (geometry * positive("eta", eta) * positive("reward", reward)))
+
+
+def lyapunov_order(rounds: ArrayLike, eta: ArrayLike, arms: int) -> Values:
+    """K log(K) log(T) / eta: the order of the regret for eta = O(Delta^2 / log T), any number of arms.
+
+    An order, its constant unknown here; equal gaps stay below one times it.
+    Source: Lattimore (arXiv 2603.26547), from a digest of the paper. Valid when: eta below that threshold.
+    """
+    return whole("arms", arms, 2) * np.log(arms) * np.log(positive("rounds", rounds)) / positive("eta", eta)
+
+
 def proportional_regret(rounds: ArrayLike, alpha: ArrayLike) -> Values:
     """R_T ~ log(T)/alpha for policy gradient on the probabilities themselves, with steps alpha p^2 (SAMBA).
 

@@ -132,6 +132,35 @@ def test_policy_gradient_on_probabilities_pays_one_over_alpha():
     assert seen[-1] < regret.proportional_regret(4000, 0.3)
 
 
+def test_a_paid_wrong_arm_holds_a_large_step_without_noise():
+    """r = (1, .5), eta = 3, C = 2: seeds that pulled only the worse arm in m rounds, m^(-1/3); regret at least that.
+
+    4,000 seeds; the share at m = 512 over that at m = 64 within 4 standard errors, and the regret's own exponent.
+    """
+    means = [1.0, 0.5]
+    regrets = softmax_regret(means, rademacher(means, [False, False]), 3.0, 512, 4000, 6)
+    # A seed that only ever pulled the worse arm has regret near .5 a round, and nobody else has.
+    stuck = [float((regrets[:, m - 1] > 0.5 * m - 0.5 * 4).mean()) for m in (64, 512)]
+    exponent = -np.log(stuck[1] / stuck[0]) / np.log(8)
+    error = np.sqrt(1 / (4000 * stuck[1]) + 1 / (4000 * stuck[0])) / np.log(8)
+    agrees = lambda f: abs((1 - f(3.0, 0.5)) - exponent) < 4 * error  # noqa: E731
+    assert agrees(regret.stuck_exponent) and error < 0.04
+    assert not agrees(lambda eta, r: regret.stuck_exponent(2 * eta, r))
+    exact = lambda f: np.allclose(f([0.7, 3.0], 0.5, 3), [0, 1 - 1 / 2.25])  # noqa: E731
+    assert survivors(regret.stuck_exponent, exact) == []
+    mean = regrets.mean(axis=0)
+    assert np.log(mean[511] / mean[63]) / np.log(8) > regret.stuck_exponent(3.0, 0.5) - 0.05
+
+
+def test_regret_of_many_arms_stays_below_its_order():
+    for arms in (2, 4, 8):
+        means = [0.3] + [0.0] * (arms - 1)
+        seen = softmax_regret(means, rademacher(means), 0.05, 2000, 100, 7)[:, -1].mean()
+        assert seen < regret.lyapunov_order(2000, 0.05, arms)
+    agrees = lambda f: abs(f(100, 0.1, 3) / (30 * np.log(3) * np.log(100)) - 1) < 1e-9  # noqa: E731
+    assert survivors(regret.lyapunov_order, agrees) == []
+
+
 @given(arms=st.integers(2, 6), seed=st.integers(0, 10**6), spread=st.floats(0.01, 10))
 def test_the_noise_obeys_the_growth_condition(arms, seed, spread):
     rng = np.random.default_rng(seed)
