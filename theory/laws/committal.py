@@ -61,7 +61,7 @@ def survival(path: ArrayLike) -> Floats:
 
     Source: elementary. Valid when: `path` is the probability before each pull, as `streak` gives it.
     """
-    return np.exp(np.cumsum(np.log(open_unit("path", path))))
+    return np.exp(np.cumsum(np.log(positive("path", path))))
 
 
 def commits_for_ever(p0: float, eta: float, advantage: float) -> float:

@@ -136,7 +136,7 @@ def hard_query_spread(
     their spread (G >> 1/q0): that shortens the time more than its noise. More rollouts help by sqrt(G).
     Errors: ValueError for a signal without such a law.
     Source: derived for this project; raw with G = 1 is `birth_chain.relative_spread` for small eta.
-    Valid when: as `time_moments`, q0 << level; mean-std at G q0 >> 1.
+    Valid when: as `time_moments`, q0 << level; mean-std at G q0 >> 1, else `small_group_spread`.
     """
     q, noise = open_unit("q0", q0), positive("eta", eta) * positive("geometry", geometry) / rollouts
     if signal == "group_mean_std":
@@ -148,6 +148,17 @@ def hard_query_spread(
             f"signal {signal!r} has no such law; give raw, a baseline, plus_minus or negative_only"
         )
     return np.sqrt(noise / (4 if signal == "plus_minus" else 2)) * np.ones_like(q)
+
+
+def small_group_spread(rollouts: int, eta: ArrayLike, geometry: float = 1.0) -> Values:
+    """The same of the mean-std signal where a group rarely holds a success: sqrt(C eta (G-1) / (2 G^(3/2))).
+
+    One success decides a round there, and dividing by the group's own spread is a larger step, (G-1)/sqrt(G) times the
+    raw one: it learns faster by that factor and spreads wider by its root. The difficulty drops out again.
+    Source: derived for this project. Valid when: G q0 << 1, C eta (G-1)/G^(3/2) << 1.
+    """
+    scale = positive("eta", eta) * positive("geometry", geometry)
+    return np.sqrt(scale * (whole("rollouts", rollouts, 2) - 1) / (2 * rollouts**1.5))
 
 
 def _coefficients(

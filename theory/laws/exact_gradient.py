@@ -32,7 +32,7 @@ def upper_bound(steps: ArrayLike, least: ArrayLike) -> Values:
         steps: t >= 1.
         least: c; pi_0(a*) where the best arm never loses probability.
     Source: arXiv 2005.06392, theorem 2, its constants from memory; held against random instances here, which come
-        no closer than about a twentieth for K = 5: the constant is loose, the exponent is exact.
+        no nearer than a quarter of it: the constant is loose, the exponent is exact.
     Valid when: unique best arm, eta = 2/5.
     """
     return 5 / (open_unit("least", least) ** 2 * positive("steps", steps))

@@ -31,7 +31,7 @@ def growth_constant(distance: ArrayLike, arms: int, bound: float = 1.0) -> Value
     """C in E|g|^2 <= C |grad|:  8 bound^3 K^(3/2) / Delta^2, Delta = min over pairs |r_a - r_b|.
 
     Source: Mei et al., ICML 2023 (arXiv 2402.17235), the constant from memory: random policies and rewards obey it
-        here, with a wide margin (corners come near 2/Delta). Valid when: no two arms have equal means.
+        here, none nearer than a sixth (two-arm corners: `corner_constant`). Valid when: no two arms have equal means.
     """
     return 8 * positive("bound", bound) ** 3 * arms ** (3 / 2) / positive("distance", distance) ** 2
 

@@ -33,8 +33,14 @@ def time_spread(p0: float = 0.05, eta: float = 0.1, geometry: float = 1.0, rollo
 
 
 def seed_spread(eta: float = 0.1, geometry: float = 1.0, rollouts: int = 8) -> Series:
-    q0, signals = np.geomspace(1e-6, 0.1, 60), ("raw", "plus_minus", "group_mean_std", "negative_only")
-    return {"q0": q0} | {s: diffusion.hard_query_spread(s, q0, eta, geometry, rollouts) for s in signals}
+    q0, signals = np.geomspace(1e-6, 0.02, 40), ("raw", "plus_minus", "group_mean_std", "negative_only")
+    out = {s: diffusion.hard_query_spread(s, q0, eta, geometry, rollouts) for s in signals}
+    exact = [
+        diffusion.time_moments("group_mean_std", float(q), 0.3, eta, geometry, rollouts, 801) for q in q0
+    ]
+    out["group_mean_std, small groups"] = diffusion.small_group_spread(rollouts, eta, geometry) * np.ones(40)
+    out["group_mean_std, by quadrature"] = np.array([deviation / mean for mean, deviation in exact])
+    return {"q0": q0, **out}
 
 
 def residual_scale(eta: float = 0.1, geometry: float = 1.0, rollouts: int = 8) -> Series:

@@ -101,7 +101,7 @@ def streaks(p0: float = 0.2, eta: float = 0.5, advantage: float = 0.7, pulls: in
         "softmax": committal.streak(p0, eta, pulls, advantage, gradient="softmax"),
     }
     out = {"pulls": m} | {f"{name}: 1 - p": 1 - p for name, p in paths.items()}
-    alive = {f"{name}: survives": np.exp(np.cumsum(np.log(p))) for name, p in paths.items()}
+    alive = {f"{name}: survives": committal.survival(p) for name, p in paths.items()}
     return out | alive | {"damped": committal.damped_failure(m + 1, eta, advantage)}
 
 

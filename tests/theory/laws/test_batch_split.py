@@ -14,6 +14,7 @@ from theory.laws import batch_split
 from theory.laws.batch_split import Split
 from theory.rules import SGD, LeaveOneOut, Raw, Rule, preset
 from theory.rules.batch import Batch
+from theory.synthetic_tree import synthetic_tree
 
 RNG = np.random.default_rng(0)
 POLICY = RNG.dirichlet(np.ones(3), size=3)
@@ -100,6 +101,16 @@ def test_the_optimum_of_the_source_lacks_one():
     split = Split(1.0, 5.0, 49.0)
     assert split.best_group == 8 and split.best_split(256) == (32, 8)
     assert Split(0.0, 1.0, 1.0).best_group == np.inf and Split(0.0, 1.0, 1.0).best_split(16) == (1, 16)
+
+
+def test_one_probed_query_wants_all_rollouts():
+    """A tree stands for a probe: its leaves, their rewards and sequence kernel; c1 = 0, and c2 by its definition."""
+    tree = synthetic_tree(0.2, correct=2, wrong=4, depth=2, within=0.3)
+    pi, kernel = tree.leaf_probability(), tree.sequence_kernel()
+    split = batch_split.constants(pi[None], tree.reward[None], kernel)
+    push = pi * (tree.reward - 0.2)
+    noise = (pi * (tree.reward - 0.2) ** 2) @ np.diag(kernel) - push @ kernel @ push
+    assert split.queries == pytest.approx(0, abs=1e-12) and split.rollouts == pytest.approx(noise)
 
 
 def test_raw_reward_wants_one_rollout_per_query():

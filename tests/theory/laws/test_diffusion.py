@@ -171,6 +171,13 @@ def test_the_spread_of_a_hard_query_has_its_constants_and_its_exponents():
     assert survivors(diffusion.hard_query_spread, is_the_leading_order, equivalent=equivalent) == []
 
 
+def test_small_groups_spread_whatever_the_difficulty():
+    """Mean-std in groups of four at q0 = 1e-6, by quadrature of its exact moments."""
+    mean, deviation = diffusion.time_moments("group_mean_std", 1e-6, 0.001, 0.1, 1.5, 4, 20_001)
+    agrees = lambda f: abs(f(4, 0.1, 1.5) / (deviation / mean) - 1) < 5e-3  # noqa: E731
+    assert survivors(diffusion.small_group_spread, agrees) == []
+
+
 def test_the_spread_of_a_hard_query_is_that_of_the_ladder():
     law = diffusion.hard_query_spread("raw", 1e-6, 0.01, 1.5)
     assert law == pytest.approx(birth_chain.relative_spread(0.01, 1.5), rel=1e-4)
