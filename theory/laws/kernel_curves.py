@@ -73,7 +73,9 @@ def transfer(held_out: float = 0.1, trained: float = 0.2) -> Series:
     }
 
 
-def failures(eta: float = 0.2, cross: float = 0.4, wrong_overlap: float = 0.5, near: int = 8) -> Series:
+def failures(
+    eta: float = 0.2, cross: float = 0.4, wrong_overlap: float = 0.5, near: int = 8, rollouts: int = 1
+) -> Series:
     p0, out = np.geomspace(1e-4, 0.3, 40), {}
     for name, pay in (("raw", (0.0, 1.0)), ("+-1", (-1.0, 1.0)), ("negative only", (-1.0, 0.0))):
         drift = []
@@ -81,7 +83,8 @@ def failures(eta: float = 0.2, cross: float = 0.4, wrong_overlap: float = 0.5, n
             arms = synthetic_tree(
                 float(p), correct=3, wrong=20, within=0.5, cross=cross, wrong_overlap=wrong_overlap, near=near
             )
-            law = negative_reward.log_drift(arms.leaf_probability(), arms.reward, arms.sequence_kernel(), pay)
+            mass, kernel = arms.leaf_probability(), arms.sequence_kernel()
+            law = negative_reward.log_drift(mass, arms.reward, kernel, pay, rollouts)
             drift.append(law.at(eta))
         out[f"{name}: E log p"] = np.array(drift)
     return {"p0": p0, **out}

@@ -1,6 +1,6 @@
 """When reward on failures makes a policy collapse: a first-order gain against a second-order loss.
 
-Convention: as `theory.laws.kernel_flow`; one rollout a round, advantage A depending on its class alone. The mean field
+Convention: as `theory.laws.kernel_flow`; advantage A of a rollout by its class alone. The mean field
 cannot fall (dp/dt >= 0 with a positive semidefinite kernel), so what falls is the typical seed: E[log p].
 """
 
@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from theory.laws.arguments import Floats, positive
+from theory.laws.arguments import Floats, Values, positive, whole
 
 
 class LogDrift(NamedTuple):
@@ -31,29 +31,38 @@ class LogDrift(NamedTuple):
 
 
 def log_drift(
-    mass: ArrayLike, reward: ArrayLike, kernel: ArrayLike, pay: tuple[float, float] = (-1.0, 0.0)
+    mass: ArrayLike,
+    reward: ArrayLike,
+    kernel: ArrayLike,
+    pay: tuple[float, float] = (-1.0, 0.0),
+    rollouts: int = 1,
 ) -> LogDrift:
     """Gain and loss of log p in a round, from masses (L,), rewards (L,) in {0, 1} and kernel (L, L).
 
-        gain = (A_c - A_w) p (1-p)^2 kappa,    loss = 1/2 sum_a pi_a A_a^2 [ Var_pi(v_a) - Var_u(v_a) ],  v_a = K e_a
+        gain = (A_c - A_w) p (1-p)^2 kappa,
+        loss = 1/2 [ S/n + (1 - 1/n) s ],   S = sum_a pi_a A_a^2 spread(v_a),   s = spread(sum_a pi_a A_a v_a),
+        v_a = K (e_a - pi),   spread(v) = Var_pi(v) - Var_u(v)
 
     Var_pi over all responses, Var_u over the correct ones. A push of either sign scatters the logits, and log p pays
-    half the scatter of the logits that it competes with.
+    half the scatter of the logits that it competes with, less that of its own. More rollouts average it away.
     Arguments:
         mass, reward, kernel: as `kernel_flow.coupling`.
         pay: advantage of a failure and of a success; (0, 1) raw, (-1, 1), (-1, 0) negative only.
+        rollouts: n, averaged into one update.
     Source: derived for this project.
     Valid when: eta K << 1.
     """
     pi, right = np.asarray(mass, dtype=np.float64), np.asarray(reward) > 0
     pi = pi / pi.sum()
     gram, advantage = np.asarray(kernel, dtype=np.float64), np.where(right, pay[1], pay[0])
-    p = pi[right].sum()
-    of_correct = np.where(right, pi, 0) / p
-    ahead = (of_correct - pi) @ gram
-    gain = (pi * advantage) @ ahead - (pi @ advantage) * (pi @ ahead)
-    scatter = _variance(pi, gram) - _variance(of_correct, gram)
-    return LogDrift(float(gain), float((pi * advantage**2) @ scatter / 2))
+    of_correct = np.where(right, pi, 0) / pi[right].sum()
+    pushes = gram - (gram @ pi)[:, None]
+    mean = pushes @ (pi * advantage)
+    single = (pi * advantage**2) @ _spread(pi, of_correct, pushes)
+    together = _spread(pi, of_correct, mean)
+    share = 1 / whole("rollouts", rollouts, 1)
+    loss = (share * single + (1 - share) * together) / 2
+    return LogDrift(float((of_correct - pi) @ mean), float(loss))
 
 
 def rarest_that_learns(
@@ -69,7 +78,7 @@ def rarest_that_learns(
     Arguments:
         eta: step size.
         contrast: kappa = kcc - 2 kcw + kww (`kernel_flow.Coupling`).
-        scatter: V = mean over wrong responses a of Var_pi(K e_a) - Var_u(K e_a) (`wrong_scatter`).
+        scatter: V = mean over wrong responses a of spread(v_a), as in `log_drift` (`wrong_scatter`).
         pay: advantage of a failure and of a success.
     Source: derived for this project. Valid when: p* << 1, eta K << 1.
     """
@@ -88,9 +97,14 @@ def wrong_scatter(mass: ArrayLike, reward: ArrayLike, kernel: ArrayLike) -> floa
     pi, right = np.asarray(mass, dtype=np.float64), np.asarray(reward) > 0
     gram = np.asarray(kernel, dtype=np.float64)
     of_correct, of_wrong = (np.where(side, pi, 0) / pi[side].sum() for side in (right, ~right))
-    return float(of_wrong @ (_variance(pi / pi.sum(), gram) - _variance(of_correct, gram)))
+    pi = pi / pi.sum()
+    return float(of_wrong @ _spread(pi, of_correct, gram - (gram @ pi)[:, None]))
 
 
-def _variance(weights: Floats, gram: Floats) -> Floats:
-    """(L,) variance under the weights of each column of the kernel."""
-    return weights @ gram**2 - (weights @ gram) ** 2
+def _spread(policy: Floats, correct: Floats, pushes: Floats) -> Floats:
+    """Variance over all responses minus that over the correct ones, of a push (L,) or of each column of (L, N)."""
+
+    def variance(weights: Floats) -> Values:
+        return weights @ pushes**2 - (weights @ pushes) ** 2
+
+    return np.asarray(variance(policy) - variance(correct))

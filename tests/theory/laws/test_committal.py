@@ -76,13 +76,14 @@ def test_baselines_of_equal_variance_commit_or_explore():
     assert middle["low"] > 0.15 and middle["high"] < 0.02 and middle["value"] < middle["low"] / 2
 
 
-def late(law, gradient: str, value: bool, geometry: float) -> bool:
+def late(law, gradient: committal.Gradient, value: bool, geometry: float) -> bool:
     path = committal.streak(0.2, 0.5, 20_000, 0.7, gradient=gradient, value=value, geometry=geometry)
     return bool(abs(law(20_000, 0.5, 0.7, geometry) / (1 - path[-1]) - 1) < 0.005)
 
 
 def test_a_value_baseline_damps_to_one_over_m():
-    for gradient, value, geometry in (("natural", True, 1.0), ("softmax", False, 2.0)):
+    cases: list[tuple[committal.Gradient, bool, float]] = [("natural", True, 1.0), ("softmax", False, 2.0)]
+    for gradient, value, geometry in cases:
         agrees = lambda f, a=(gradient, value, geometry): late(f, *a)  # noqa: E731
         equivalent = ("geometry",) if geometry == 1 else ()
         assert survivors(committal.damped_failure, agrees, equivalent=equivalent) == []

@@ -1,5 +1,7 @@
 """Queries that share parameters, and reward on failures: the simulator's mean, exact rounds, collapse, mutants."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 from scipy.special import softmax
@@ -84,27 +86,41 @@ def exact_drift(eta: float, pay: tuple[float, float], mass=MASS, kernel=KERNEL, 
     return float(total)
 
 
-def second_order(pay: tuple[float, float]) -> np.ndarray:
-    """Gain and loss by the even and the odd part of the exact drift in eta."""
-    up, down = exact_drift(1e-3, pay), exact_drift(-1e-3, pay)
+UNEVEN = np.array([0.1, 0.2, 0.4, 0.3])
+FEATURES = np.random.default_rng(5).normal(size=(4, 3))
+GRAM = FEATURES @ FEATURES.T
+
+
+def orders(pay: tuple[float, float], rollouts: int) -> np.ndarray:
+    """Gain and loss as the odd and the even part in eta of E[log p] after a round of all pulls; scores not centred."""
+    reward = np.array([1.0, 1.0, 0.0, 0.0])
+
+    def drift(eta: float) -> float:
+        total = 0.0
+        for pulls in product(range(4), repeat=rollouts):
+            weight = np.where(reward[list(pulls)] > 0, pay[1], pay[0]) * eta / rollouts
+            move = sum(w * (GRAM[:, a] - GRAM @ UNEVEN) for w, a in zip(weight, pulls, strict=True))
+            total += UNEVEN[list(pulls)].prod() * np.log(softmax(np.log(UNEVEN) + move) @ reward / 0.3)
+        return total
+
+    up, down = drift(1e-3), drift(-1e-3)
     return np.array([(up - down) / 2e-3, -(up + down) / 2e-6])
 
 
-@pytest.mark.parametrize("pay", [(-1.0, 0.0), (0.0, 1.0), (-1.0, 2.0)])
-def test_gain_and_loss_are_the_orders_of_the_exact_round(pay):
-    wanted = second_order(pay)
-    agrees = lambda f: np.allclose(f(MASS, REWARD, KERNEL, pay), wanted, rtol=1e-3)  # noqa: E731
-    # pi sums to one already; a power of an advantage of 0 or 1 changes nothing.
-    left = survivors(
-        negative_reward.log_drift,
-        agrees,
-        helpers=("_variance",),
-        equivalent=("pi.sum", "pi / pi", "advantage **"),
-    )
-    assert left == []
-    p, found = 0.01, kernel_flow.coupling(MASS, REWARD, KERNEL)
-    gain = (pay[1] - pay[0]) * p * (1 - p) ** 2 * found.contrast
-    assert negative_reward.log_drift(MASS, REWARD, KERNEL, pay).gain == pytest.approx(gain, rel=1e-6)
+def test_gain_and_loss_are_the_orders_of_the_exact_round():
+    cases = list(product([(-1.0, 0.0), (0.0, 1.0), (-1.0, 2.0)], (1, 3)))
+    wanted = [orders(*case) for case in cases]
+
+    def agrees(log_drift) -> bool:
+        return np.allclose(
+            [log_drift(UNEVEN, [1, 1, 0, 0], GRAM, *case) for case in cases], wanted, rtol=1e-3
+        )
+
+    equivalent = ("pi.sum", "pi / pi")  # it sums to one already
+    assert survivors(negative_reward.log_drift, agrees, helpers=("_spread",), equivalent=equivalent) == []
+    kappa = kernel_flow.coupling(UNEVEN, [1, 1, 0, 0], GRAM).contrast
+    for ((lost, won), _), (gain, _) in zip(cases, wanted, strict=True):
+        assert gain == pytest.approx((won - lost) * 0.3 * 0.49 * kappa, rel=1e-3)
 
 
 def test_the_step_at_which_the_typical_seed_turns():

@@ -1,5 +1,7 @@
 """Exact-gradient bounds against random instances, the constant between them, and the corner that holds a policy."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -91,8 +93,9 @@ def escape(best: float, worse: float, distance: float, deficit: float, eta: floa
     def half(_, theta) -> float:
         return softmax(theta)[0] - 0.5
 
-    half.terminal = True
-    return solve_ivp(flow, (0, 1e12), start, "LSODA", events=half, rtol=1e-8, atol=1e-10).t_events[0][0]
+    event: Any = half
+    event.terminal = True
+    return solve_ivp(flow, (0, 1e12), start, "LSODA", events=event, rtol=1e-8, atol=1e-10).t_events[0][0]
 
 
 def test_a_worse_arm_squares_the_time_in_a_corner():

@@ -77,7 +77,7 @@ def test_the_next_order_is_exact_for_even_arms():
     assert p[-1] > 0.7
     agrees = lambda f: np.allclose(f(p, P0, 0.1, found.correct, found.cross), t, rtol=1e-5)  # noqa: E731
     assert survivors(kernel_flow.recentred_time, agrees) == []
-    early = kernel_flow.two_number_time(p, P0, 0.1, found.correct, found.cross)
+    early = np.atleast_1d(kernel_flow.two_number_time(p, P0, 0.1, found.correct, found.cross))
     assert (
         np.all(early < t) and early[0] / t[0] > 0.97 and early[-1] / t[-1] < 0.8
     )  # two numbers alone: too fast
