@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from theory.laws import curves
+from theory.laws import curves, kernel_curves, noise_curves, regret_curves
 from theory.laws.row import Law
 
 _BIRTH = "derived, for the rule of arXiv 2601.14599"
 _RLVE = "arXiv 2601.04411"
 _MROUEH = "arXiv 2503.06639, re-derived"
 _OWN = "derived"
+_BAUDRY = "Baudry et al., NeurIPS 2025"
+_MEI = "arXiv 2005.06392, constants from memory"
+_BASELINES = "arXiv 2301.06276 and 2008.13773"
+_BATCH = "arXiv 2603.01162, theorem 7, with its exact third term"
 
 _ROWS = [
     Law("first-success", _BIRTH, "risk that a budget ends without one success", curves.first_success,
@@ -63,6 +67,68 @@ _ROWS = [
     Law("kl-recursion-fixed-point", f"{_MROUEH}; number of fixed points derived",
         "where the recursion ends, and whether it is stable", curves.recursion_fixed_points,
         "iteration from both sides", "exact"),
+    Law("diffusion", "arXiv 2601.04411; every signal derived", "law over seeds of q_t at small steps",
+        noise_curves.density, "birth chain; mean and spread of simulated groups", "asymptotic"),
+    Law("time-spread", _OWN, "mean and sd over seeds of the time to q, and sd of q_t", noise_curves.time_spread,
+        "birth chain at small steps; the diffusion's density", "asymptotic"),
+    Law("seed-spread", _OWN, "relative spread of a hard query's time: which signals depend on p0, and on G",
+        noise_curves.seed_spread, "quadrature as p0 -> 0; birth chain", "asymptotic"),
+    Law("martingale", "elementary", "what a run's moves leave once drift is taken off: mean 0, variance 1",
+        noise_curves.residual_scale, "residuals of simulated groups, and of wrong laws", "exact"),
+    Law("exact-gradient", _MEI, "gap of exact softmax policy gradient: bounds, and the constant between",
+        regret_curves.convergence, "random instances; two and four arms to 20,000 updates", "asymptotic"),
+    Law("cumulative-gap", _MEI, "bound on the sum of gaps", regret_curves.cumulative,
+        "random instances", "exact"),
+    Law("corner-time", "derived; effect arXiv 2605.11908", "time in a wrong corner: squared by a worse third arm",
+        regret_curves.corner, "softmax flow of three arms", "asymptotic"),
+    Law("two-arm-regret", f"{_BAUDRY}, theorem 1, lemma 1", "regret of stochastic policy gradient, and its bound",
+        regret_curves.two_arm_regret, "300 simulated seeds at three step sizes; noiseless arms", "exact"),
+    Law("regret-exponent", f"{_BAUDRY}, theorem 2", "polynomial regret beyond the critical step",
+        regret_curves.exponent, "exponent fitted to simulated regret", "asymptotic"),
+    Law("stuck-exponent", "derived; arXiv 2502.07141", "polynomial regret where wrong arms are paid, without noise",
+        regret_curves.stuck, "simulated seeds that never left the wrong arm", "asymptotic"),
+    Law("regret-order", "arXiv 2603.26547, from a digest", "order of the regret with many arms, constant unknown",
+        regret_curves.order, "simulated regret of 2 to 8 arms stays below it", "asymptotic"),
+    Law("step-sizes", f"{_BAUDRY}, theorems 3 and 4; Mei 2023", "steps that are safe, and steps that fail, by arms",
+        regret_curves.step_sizes, "their equations; 1/K scaling; the growth condition on random policies", "exact"),
+    Law("distance-free", f"{_BAUDRY}, corollary 1", "regret without knowing the distance: sqrt(T log T)",
+        regret_curves.distance_free, "simulated regret; the worst distance by theorem 1", "exact"),
+    Law("samba", "arXiv 2007.10229; rate derived", "regret of policy gradient on probabilities: log(T)/alpha",
+        regret_curves.on_probabilities, "1,000 simulated seeds", "asymptotic"),
+    Law("streaks", f"{_BASELINES}; constants derived", "how firmly a pulled arm is kept, by baseline",
+        regret_curves.streaks, "updates of K logits; late pulls", "exact"),
+    Law("commitment", f"{_BASELINES}; product derived", "chance that natural gradient keeps a wrong arm for ever",
+        regret_curves.commitment, "4,000 simulated seeds", "exact"),
+    Law("growth-condition", "arXiv 2402.17235, constant from memory", "noise that vanishes with the gradient",
+        regret_curves.growing_noise, "random policies; enumeration; two-arm corner", "exact"),
+    Law("batch-split", _BATCH, "error of a round's gradient by batch and rollouts; the best split",
+        noise_curves.split, "enumeration of all rounds through the rule; scatter of simulated rounds", "exact"),
+    Law("two-number", "design of this project; next order derived", "learning time from kcc and kcw alone",
+        kernel_curves.two_numbers, "tree and sequence flows; enumerated expected step", "mean field"),
+    Law("tree-flow", "design of this project", "success under the tree kernel, and under the sequence kernel",
+        kernel_curves.tree, "gradient ascent by differences; simulated trees and particles", "mean field"),
+    Law("depth-clock", _OWN, "learning time of d tokens that must all be right", kernel_curves.chain,
+        "tree flow of two and eight tokens", "mean field"),
+    Law("overshoot", _OWN, "speed of the sequence kernel over that of the tree kernel", kernel_curves.overshoot,
+        "ratio of the two flows, four and eight tokens", "mean field"),
+    Law("contexts", _OWN, "success of many queries that share features, held-out ones too",
+        kernel_curves.contexts, "simulated contexts with a held-out query", "mean field"),
+    Law("transfer", _OWN, "what a held-out query gains when another is learned", kernel_curves.transfer,
+        "contextual flow under another signal", "mean field"),
+    Law("negative-reward", _OWN, "whether the typical seed gains or loses success in a round",
+        kernel_curves.failures, "both orders of the enumerated round; simulated collapse", "asymptotic"),
+    Law("rarest-that-learns", _OWN, "difficulty beyond which reward on failures collapses the policy",
+        kernel_curves.rarest, "sign change of the enumerated round", "asymptotic"),
+    Law("empirical", "families of arXiv 2510.13786, 2507.18014", "what early fits say of the rest of a curve",
+        noise_curves.empirical, "error on the rest of simulated curves", "asymptotic"),
+    Law("scale-rl", "arXiv 2510.13786", "fit: reward logistic in log compute", noise_curves.scale_rl,
+        "parameters recovered; coverage of intervals", "exact"),
+    Law("saturation", "arXiv 2507.18014, 2606.30789", "fit: exponential saturation", noise_curves.saturation,
+        "parameters recovered; coverage of intervals", "exact"),
+    Law("logistic", "arXiv 2503.06639 in continuous time", "fit: log-odds linear in time", noise_curves.logistic,
+        "parameters recovered; coverage of intervals", "exact"),
+    Law("entropy", "arXiv 2505.22617", "fit: reward bought with entropy", noise_curves.entropy,
+        "linear regression on e^H", "exact"),
 ]  # fmt: skip
 
 LAWS: dict[str, Law] = {row.name: row for row in _ROWS}

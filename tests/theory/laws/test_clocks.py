@@ -140,7 +140,7 @@ def test_the_tail_has_its_exponent_and_its_constant(signal):
     [
         ("minimalist", "raw", 1, 1.0),
         ("rloo", "leave_one_out", 4, 1.0),
-        ("grpo-verl", "group_mean_std", 8, 1.0),
+        ("verl-grpo", "group_mean_std", 8, 1.0),
     ],
 )
 def test_simulated_curves_at_a_small_step_follow_the_mean_field(name, signal, rollouts, factor):

@@ -13,7 +13,8 @@ from scipy.special import expit, logit, softmax
 
 from bandit_sim import Arms, simulate
 from bandit_sim.engines import dense
-from bandit_sim.step import start, update
+from bandit_sim.simulate import knobs_of
+from bandit_sim.step import Draws, start, update
 from tests.theory.laws.mutation import survivors
 from theory.laws import kl_fixed_point
 from theory.rules import K3, SGD, Rule
@@ -96,10 +97,14 @@ RIGHT = np.array([1.0, 1.0, 0.0, 0.0, 0.0])
 def mean_step(rule: Rule, reward: jax.Array, state: jax.Array) -> jax.Array:
     """(K,) the simulator's mean step of every logit at `state`, by every pull; the base policy is the reference."""
     arms = Arms.from_masses(MASSES, RIGHT)
-    carry = start(dense, rule, arms)._replace(state=state)
-    after = jax.vmap(lambda a: update(dense, rule, arms, carry, a[None], reward[a][None]).state)(
-        jnp.arange(5)
-    )
+    knobs = knobs_of(rule, state.dtype)
+    carry = start(dense, rule, arms, knobs)._replace(state=state)
+
+    def after_pull(arm: jax.Array) -> jax.Array:
+        draws = Draws(arm[None], reward[arm][None], jnp.zeros(1, jnp.int32), jnp.ones(1, bool))
+        return update(dense, rule, arms, carry, draws, knobs)[0].state
+
+    after = jax.vmap(after_pull)(jnp.arange(5, dtype=jnp.int32))
     return jax.nn.softmax(state) @ (after - state)
 
 
