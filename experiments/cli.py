@@ -1,4 +1,4 @@
-"""The command line: `onearm simulate | probe | forecast | train | overlay | doctor`."""
+"""The command line: `onearm simulate | law | probe | forecast | train | overlay | explain | doctor`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from experiments import simulate_command
+from experiments import law_command, simulate_command
 from experiments.console import Json, bars, errors, reporting, show, text_of
 
 app = typer.Typer(
@@ -58,6 +58,7 @@ def main() -> None:
 
 
 app.command()(simulate_command.simulate)
+app.add_typer(law_command.app, name="law")
 
 
 def _probe(run: Any) -> dict[str, Any]:
@@ -230,6 +231,42 @@ _register(
     _overlay,
     "Forecast, train, and overlay the two: the picture, and numbers for how well they agree.",
 )
+
+
+@app.command()
+def explain(
+    folders: Annotated[list[Path], typer.Argument(help="Folders of finished overlays.")],
+    rollouts: Annotated[int, typer.Option(help="Fresh rollouts per replica and look.")] = 64,
+    replicas: Annotated[int | None, typer.Option(help="Look at the first so many replicas only.")] = None,
+    at: Annotated[
+        list[int] | None,
+        typer.Option(help="Updates after which to look; default half and last. May be repeated."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say why forecast and run differ: drift of the network, truncation of the probe, or chance.
+
+    Trains the network, its linearisation and the tree kernel on the run's own draws; minutes per folder.
+
+    Example: onearm explain runs/overlay --replicas 12
+    """
+    with reporting(as_json):
+        from experiments.explain import explain as find
+        from experiments.explain import report
+        from experiments.overlay import pooled
+        from experiments.specs import RunSpec
+        from experiments.stages import Run
+
+        results: list[dict[str, Any]] = []
+        for folder in folders:
+            if not (folder / "spec.toml").exists():
+                raise ValueError(f"{folder} is no run folder; make one with: onearm overlay --out {folder}")
+            with bars(as_json) as progress:
+                run = Run(RunSpec.read(folder / "spec.toml"), folder, progress)
+                results.append(find(run, at=at or None, rollouts=rollouts, replicas=replicas))
+            if not as_json:
+                Console(width=max(100, Console().width)).print(report(results[-1:]))
+        show("pooled", {"runs": results, **pooled(results)} if as_json else pooled(results), as_json)
 
 
 @app.command()

@@ -13,23 +13,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
-import typer
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from bandit_sim import TreeArms, replay
 from experiments import store
 from experiments.forecast import leaves_of, predicted_success
-from experiments.overlay import WINDOWS, pooled
+from experiments.overlay import WINDOWS
 from experiments.scores import martingale_residuals, window_z
-from experiments.specs import RunSpec
 from experiments.stages import Run
 from experiments.store import Observed
 from llm_bridge.linear import linear_distributions, linear_logits
@@ -345,25 +341,3 @@ def report(results: Sequence[dict[str, Any]]) -> Table:
 
 def _cell(value: Sequence[float]) -> str:
     return f"{value[0]:+.3f} ±{value[1]:.3f}"
-
-
-def main(
-    folders: Annotated[list[Path], typer.Argument(help="Folders of finished overlays.")],
-    rollouts: Annotated[int, typer.Option(help="Fresh rollouts per replica and look.")] = 64,
-    replicas: Annotated[int | None, typer.Option(help="Look at the first so many replicas only.")] = None,
-    at: Annotated[
-        list[int] | None, typer.Option(help="Updates after which to look; default half and last.")
-    ] = None,
-) -> None:
-    """Say why forecast and run differ: drift of the network, truncation of the probe, or chance."""
-    console = Console(width=120)
-    results: list[dict[str, Any]] = []
-    for folder in folders:
-        run = Run(RunSpec.read(folder / "spec.toml"), folder)
-        results.append(explain(run, at=at or None, rollouts=rollouts, replicas=replicas))
-        console.print(report(results[-1:]))
-    console.print_json(data=pooled(results))
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -151,7 +151,7 @@ class Queries(Spec):
 
     def build(self) -> Contexts:
         return Contexts.spectrum(
-            self.p0, held_out=self.held_out, arms=self.arms, correct=self.correct, batch=self.batch,
+            self.p0, held_out=self.held_out or None, arms=self.arms, correct=self.correct, batch=self.batch,
             overlap=self.overlap, within=self.within, cross=self.cross,
         )  # fmt: skip
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from llm_bridge.adapters import Adapters, AdapterSpec, Factors
-from llm_bridge.linear import linear_logits
+from llm_bridge.linear import linear_distributions, linear_logits
 from llm_bridge.models import LanguageModel
 from llm_bridge.rollouts import Prompt, chosen, read_responses, score
 from llm_bridge.split import SplitModel
