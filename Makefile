@@ -9,7 +9,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --no-input --no-compile --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup overlay test check bench table tiny
+.PHONY: help setup overlay test check bench table tiny gallery laws
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,8 +28,15 @@ check: .venv/.dev ## lint, format, types and the import contract
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-bench: .venv/.runtime ## measure the simulator
-	$(BIN)/python -m benchmarks.simulate $(ARGS)
+bench: .venv/.runtime ## measure the simulator: ratios between its engines, each taken in one run
+	$(BIN)/python -m benchmarks.simulate
+	$(BIN)/python -m benchmarks.lumped
+
+gallery: .venv/.runtime ## draw what the simulator shows: figures/gallery/
+	$(BIN)/python -m experiments.gallery $(ARGS)
+
+laws: .venv/.runtime ## write the table of laws: docs/laws.md
+	$(BIN)/python -m experiments.law_command
 
 table: .venv/.runtime ## overlay eight more built-in queries (20 minutes on 2 cores): runs/table/
 	$(BIN)/onearm overlay --queries experiments/queries/arithmetic.jsonl --rounds 40 --eta 0.2 --out runs/table $(ARGS)

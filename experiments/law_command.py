@@ -32,18 +32,21 @@ class Laws(TyperGroup):
         return _command(LAWS[cmd_name]) if cmd_name in LAWS else None
 
 
-app = typer.Typer(cls=Laws, help="Print or draw a law of the dynamics: onearm law birth-chain --p0 0.05")
+app = typer.Typer(
+    cls=Laws,
+    no_args_is_help=True,
+    help="Print or draw a law of the dynamics: onearm law birth-chain --p0 0.05",
+)
 
 
 @app.callback(invoke_without_command=True)
 def table(
-    ctx: typer.Context,
     as_list: Annotated[
         bool, typer.Option("--list", help="The table: law, source, prediction, check, status.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    if ctx.invoked_subcommand is not None:
+    if not as_list:
         return
     from rich.console import Console
     from rich.table import Table
@@ -56,11 +59,12 @@ def table(
     ]
     if as_json:
         show("laws", {"laws": rows}, as_json)
-        return
+        raise typer.Exit
     printed = Table(*("law", "source", "predicts", "check", "status"), show_edge=False, pad_edge=False)
     for row in rows:
         printed.add_row(*row.values())
     Console().print(printed)
+    raise typer.Exit
 
 
 def _command(row: Law) -> Any:
@@ -114,6 +118,20 @@ def _print(row: Law, series: dict[str, Any]) -> None:
     Console().print(printed)
 
 
+def markdown() -> str:
+    """The table of laws as a page of the documentation."""
+    from theory.laws import LAWS
+
+    rows = [f"| `{x.name}` | {x.predicts} | {x.source} | {x.check} | {x.status} |" for x in LAWS.values()]
+    head = (
+        "# The laws\n\nWritten by `make laws`; `onearm law NAME --help` names a law's parameters, "
+        "`onearm law NAME --out DIR` draws it.\nStatus: exact at any size of the arguments; mean field as the step "
+        "size goes to zero; asymptotic to leading order of a stated limit.\n\n"
+        "| law | predicts | source | checked against | status |\n|---|---|---|---|---|\n"
+    )
+    return head + "\n".join(rows) + "\n"
+
+
 def _draw(row: Law, series: dict[str, Any], out: Path) -> None:
     import numpy as np
 
@@ -130,3 +148,8 @@ def _draw(row: Law, series: dict[str, Any], out: Path) -> None:
     for suffix in ("png", "svg"):
         with replacing(out / f"{row.name}.{suffix}") as temporary:
             save_figure(figure, temporary)
+
+
+if __name__ == "__main__":
+    Path("docs").mkdir(exist_ok=True)
+    Path("docs/laws.md").write_text(markdown())

@@ -76,7 +76,11 @@ class Masses(Spec):
     flip: tuple[Annotated[float, Field(ge=0, le=1)], ...] | None = None
 
     def build(self) -> ArmClasses:
-        return ArmClasses.from_masses(self.mass, self.reward, count=self.count, flip=self.flip)
+        return ArmClasses.from_masses(
+            list(self.mass), list(self.reward),
+            count=None if self.count is None else list(self.count),
+            flip=None if self.flip is None else list(self.flip),
+        )  # fmt: skip
 
 
 class ProbeArms(Spec):
@@ -127,7 +131,7 @@ class FreeTree(Spec):
     correct: tuple[tuple[int, ...], ...] = ((1, 0),)
 
     def build(self) -> TokenTree:
-        tree = TokenTree.grow(self.law, self.depth, lambda tokens: float(tokens in self.correct))
+        tree = TokenTree.grow(list(self.law), self.depth, lambda tokens: float(tokens in self.correct))
         if int(np.sum(tree.reward > 0)) != len(set(self.correct)):
             raise ValueError(
                 f"correct = {self.correct}: not all are responses of this tree; end each with token 0, or give it "
@@ -151,7 +155,7 @@ class Queries(Spec):
 
     def build(self) -> Contexts:
         return Contexts.spectrum(
-            self.p0, held_out=self.held_out or None, arms=self.arms, correct=self.correct, batch=self.batch,
+            list(self.p0), held_out=list(self.held_out) or None, arms=self.arms, correct=self.correct, batch=self.batch,
             overlap=self.overlap, within=self.within, cross=self.cross,
         )  # fmt: skip
 

@@ -17,7 +17,9 @@ def call(*words: str):
     return CliRunner().invoke(app, [str(w) for w in words])
 
 
-@pytest.mark.parametrize("command", ["simulate", "probe", "forecast", "train", "overlay", "doctor"])
+@pytest.mark.parametrize(
+    "command", ["simulate", "probe", "forecast", "train", "overlay", "explain", "doctor"]
+)
 def test_help_teaches(command: str) -> None:
     result = call(command, "--help")
     assert result.exit_code == 0
@@ -178,3 +180,28 @@ def test_large_eta_warns_with_the_number(tmp_path: Path) -> None:
 def test_doctor_speaks_json() -> None:
     checks = json.loads(call("doctor", "--json").stdout)["checks"]
     assert {"python", "torch", "cache"} <= {c["name"] for c in checks}
+
+
+def test_a_law_is_printed_drawn_and_its_parameters_are_options(tmp_path: Path) -> None:
+    numbers = json.loads(
+        call("law", "birth-chain", "--p0", 0.2, "--rounds", 30, "--out", tmp_path, "--json").stdout
+    )
+    assert numbers["p0"] == 0.2 and numbers["mean"][0] == pytest.approx(0.2)
+    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".png", ".svg"}
+    assert "--p0" in call("law", "birth-chain", "--help").output
+    assert call("law", "birth-chain", "--p0", 2.0).exit_code == 2
+    assert call("law", "no-such-law").exit_code == 2
+
+
+def test_the_table_of_laws_lists_every_law_and_is_the_one_in_the_docs() -> None:
+    from experiments.law_command import markdown
+    from theory.laws import LAWS
+
+    listed = json.loads(call("law", "--list", "--json").stdout)["laws"]
+    assert [row["name"] for row in listed] == list(LAWS)
+    assert Path("docs/laws.md").read_text() == markdown(), "run make laws"
+
+
+def test_explain_wants_a_run_folder(tmp_path: Path) -> None:
+    result = call("explain", tmp_path)
+    assert result.exit_code == 2 and "is no run folder" in " ".join(result.output.split())
