@@ -31,6 +31,7 @@ check: .venv/.dev ## lint, format, types and the import contract
 bench: .venv/.runtime ## measure the simulator: ratios between its engines, each taken in one run
 	$(BIN)/python -m benchmarks.simulate
 	$(BIN)/python -m benchmarks.lumped
+	$(BIN)/python -m benchmarks.floor
 
 gallery: .venv/.runtime ## draw what the simulator shows: figures/gallery/
 	$(BIN)/python -m experiments.gallery $(ARGS)

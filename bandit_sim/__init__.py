@@ -4,9 +4,10 @@ from bandit_sim.arm_classes import ArmClasses
 from bandit_sim.arms import Arms, ParticleArms, TreeArms
 from bandit_sim.contexts import Contexts
 from bandit_sim.engines import AnyArms
+from bandit_sim.expected import expected_step
 from bandit_sim.lazy_tree import LazyTree
 from bandit_sim.replay import replay
-from bandit_sim.simulate import expected_step, simulate, simulate_grid
+from bandit_sim.simulate import simulate, simulate_grid
 from bandit_sim.token_tree import TokenTree
 
 __all__ = [

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bandit_sim.engines import AnyArms, Engine, engine_for
-from bandit_sim.step import Carry, Draws, Knobs, check_pair, start, update
+from bandit_sim.step import Carry, Draws, check_pair, knobs_of, start, update
 from theory.rules.rule import Rule
 
 
@@ -51,7 +51,7 @@ def replay(arms: AnyArms, rule: Rule, choices: ArrayLike, rewards: ArrayLike) ->
 @partial(jax.jit, static_argnames=("engine", "rule"))
 def _replay(engine: Engine, rule: Rule, arms: AnyArms, choices: jax.Array, rewards: jax.Array) -> jax.Array:
     begin = engine.init(arms)
-    knobs = Knobs(jnp.asarray(rule.optimiser.eta, begin.dtype), jnp.asarray(rule.rollouts, jnp.int32))
+    knobs = knobs_of(rule, begin.dtype)
     present = jnp.ones(choices.shape[2], bool)
 
     def one_round(carry: Carry, given: tuple[jax.Array, jax.Array]) -> tuple[Carry, jax.Array]:

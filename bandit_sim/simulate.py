@@ -1,4 +1,4 @@
-"""Simulate many seeds of a bandit under an update rule, exactly; several rules at once; the expected step."""
+"""Simulate many seeds of a bandit under an update rule, exactly; several rules at once."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from bandit_sim.by_class import ClassEngine, block_of, simulate_classes
 from bandit_sim.engines import AnyArms, Engine, engine_for
 from bandit_sim.keys import root_key, round_key
 from bandit_sim.observe import OBSERVABLES, Observable, Seen, class_masses
-from bandit_sim.step import Carry, Draws, Knobs, batch_of, check_pair, draw, push, start, update
-from bandit_sim.verifiers import Clean, VerifierSpec, check_verifier, length_and_flip
+from bandit_sim.step import Carry, Knobs, batch_of, check_pair, draw, push, start, update
+from bandit_sim.verifiers import Clean, VerifierSpec, check_verifier
 from theory.curves import Curves
 from theory.rules.rule import Rule
 
@@ -162,29 +162,6 @@ def simulate_grid(
     ]
 
 
-def expected_step(arms: AnyArms, rule: Rule, verifier: VerifierSpec | None = None) -> float:
-    """E[p after one round] - p from the base policy, by enumeration of every arm and every reward it may be paid.
-
-    Needs one rollout per round: `rule.rollouts` = 1 and, for contexts, a batch of one query.
-
-    Valid when: enable jax_enable_x64 (and give float64 arms) where eta is small; p and p' nearly cancel.
-    """
-    engine = engine_for(arms)
-    check_pair(engine, rule)
-    if rule.drawn != 1:
-        raise ValueError(f"the rule draws {rule.drawn} rollouts; enumeration needs one rollout per round")
-    if (batch := engine.pick(arms, jax.random.key(0)).shape[0]) != 1:
-        raise ValueError(f"arms.batch = {batch}; enumeration needs a batch of one query")
-    verifier = Clean() if verifier is None else verifier
-    check_verifier(verifier, arms.reward, arms.flip)
-    return float(_expected_step(engine, rule, verifier, arms))
-
-
-def knobs_of(rule: Rule, dtype: Any) -> Knobs:
-    """The knobs of a rule on its own."""
-    return Knobs(jnp.asarray(rule.optimiser.eta, dtype), jnp.asarray(rule.rollouts, jnp.int32))
-
-
 def _batch(choices: int) -> int:
     """Seeds per compiled call: 64, or fewer where the arms are so many that memory would suffer."""
     return max(1, min(64, _NUMBERS_PER_BATCH // choices))
@@ -305,26 +282,3 @@ def _run(
         return jax.vmap(lambda seed: one_seed(arms, knobs, seed))(seeds)
 
     return jax.vmap(one_case)(stacked, knobs)
-
-
-@partial(jax.jit, static_argnames=("engine", "rule", "verifier"))
-def _expected_step(engine: Engine, rule: Rule, verifier: VerifierSpec, arms: AnyArms) -> jax.Array:
-    base_state = engine.init(arms)
-    knobs = knobs_of(rule, base_state.dtype)
-    base = start(engine, rule, arms, knobs)
-    before = engine.success(arms, base.state)
-    truth = jnp.asarray(arms.reward, base.state.dtype)
-
-    def change(arm: jax.Array, paid: jax.Array) -> jax.Array:
-        draws = Draws(arm[None], paid[None], engine.query_of(arms, arm[None]), jnp.ones(1, bool))
-        return engine.success(arms, update(engine, rule, arms, base, draws, knobs)[0].state) - before
-
-    everything = jnp.arange(truth.shape[0], dtype=jnp.int32)
-    _, mask = engine.token_logprobs(arms, base.state, everything)
-    rewards, chances = verifier.law(truth, *length_and_flip(arms, everything, mask))
-    total = jnp.zeros_like(before)
-    mass = engine.frequency(arms).astype(before.dtype) * jnp.exp(engine.log_probabilities(arms, base.state))
-    for paid, chance in zip(rewards, chances, strict=True):
-        changes = jax.lax.map(lambda at: change(*at), (everything, paid), batch_size=64)
-        total = total + jnp.where(mass > 0, mass * chance * changes, 0).sum()
-    return total

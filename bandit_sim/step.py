@@ -33,6 +33,11 @@ class Knobs(NamedTuple):
     rollouts: jax.Array
 
 
+def knobs_of(rule: Rule, dtype: jnp.dtype) -> Knobs:
+    """The knobs of a rule on its own."""
+    return Knobs(jnp.asarray(rule.optimiser.eta, dtype), jnp.asarray(rule.rollouts, jnp.int32))
+
+
 class Carry(NamedTuple):
     """What a round hands to the next.
 

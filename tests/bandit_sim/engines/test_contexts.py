@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from bandit_sim import Arms, Contexts, ParticleArms, expected_step, replay, simulate, simulate_grid
 from bandit_sim.engines import contexts
 from bandit_sim.keys import root_key
-from bandit_sim.simulate import knobs_of
-from bandit_sim.step import draw, start
+from bandit_sim.step import draw, knobs_of, start
 from bandit_sim.verifiers import Clean
 
 SPECTRUM = [0.05, 0.2, 0.4, 0.7]

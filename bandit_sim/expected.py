@@ -1,0 +1,54 @@
+"""The expected change of success in one round, by enumeration."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from bandit_sim.engines import AnyArms, Engine, engine_for
+from bandit_sim.step import Draws, check_pair, knobs_of, start, update
+from bandit_sim.verifiers import Clean, VerifierSpec, check_verifier, length_and_flip
+from theory.rules.rule import Rule
+
+
+def expected_step(arms: AnyArms, rule: Rule, verifier: VerifierSpec | None = None) -> float:
+    """E[p after one round] - p from the base policy, by enumeration of every arm and every reward it may be paid.
+
+    Needs one rollout per round: `rule.rollouts` = 1 and, for contexts, a batch of one query.
+
+    Valid when: enable jax_enable_x64 (and give float64 arms) where eta is small; p and p' nearly cancel.
+    """
+    engine = engine_for(arms)
+    check_pair(engine, rule)
+    if rule.drawn != 1:
+        raise ValueError(f"the rule draws {rule.drawn} rollouts; enumeration needs one rollout per round")
+    if (batch := engine.pick(arms, jax.random.key(0)).shape[0]) != 1:
+        raise ValueError(f"arms.batch = {batch}; enumeration needs a batch of one query")
+    verifier = Clean() if verifier is None else verifier
+    check_verifier(verifier, arms.reward, arms.flip)
+    return float(_expected_step(engine, rule, verifier, arms))
+
+
+@partial(jax.jit, static_argnames=("engine", "rule", "verifier"))
+def _expected_step(engine: Engine, rule: Rule, verifier: VerifierSpec, arms: AnyArms) -> jax.Array:
+    base_state = engine.init(arms)
+    knobs = knobs_of(rule, base_state.dtype)
+    base = start(engine, rule, arms, knobs)
+    before = engine.success(arms, base.state)
+    truth = jnp.asarray(arms.reward, base.state.dtype)
+
+    def change(arm: jax.Array, paid: jax.Array) -> jax.Array:
+        draws = Draws(arm[None], paid[None], engine.query_of(arms, arm[None]), jnp.ones(1, bool))
+        return engine.success(arms, update(engine, rule, arms, base, draws, knobs)[0].state) - before
+
+    everything = jnp.arange(truth.shape[0], dtype=jnp.int32)
+    _, mask = engine.token_logprobs(arms, base.state, everything)
+    rewards, chances = verifier.law(truth, *length_and_flip(arms, everything, mask))
+    total = jnp.zeros_like(before)
+    mass = engine.frequency(arms).astype(before.dtype) * jnp.exp(engine.log_probabilities(arms, base.state))
+    for paid, chance in zip(rewards, chances, strict=True):
+        changes = jax.lax.map(lambda at: change(*at), (everything, paid), batch_size=64)
+        total = total + jnp.where(mass > 0, mass * chance * changes, 0).sum()
+    return total
