@@ -23,11 +23,12 @@ from theory.synthetic_tree import synthetic_tree
 SEEDS, HUGE = 1024, 10**12
 
 
-def _line(name: str, curves: Curves, metric: str = "success", *, band: bool = False) -> Line:
+def _line(
+    name: str, curves: Curves, metric: str = "success", *, band: bool = False, dashed: bool = False
+) -> Line:
     """The mean over seeds, and where asked the central half of them."""
-    return Line(
-        name, curves.at, curves.mean(metric), curves.quantiles(metric, [0.25, 0.75]) if band else None
-    )
+    half = curves.quantiles(metric, [0.25, 0.75]) if band else None
+    return Line(name, curves.at, curves.mean(metric), half, dashed)
 
 
 def over_arms() -> Figure:
@@ -44,6 +45,7 @@ def over_arms() -> Figure:
         lines,
         "More arms, slower: the mass is spread",
         f"one arm in ten correct, raw reward, η = 1, {SEEDS:,} seeds",
+        log_x=True,
     )
 
 
@@ -66,7 +68,7 @@ def over_rollouts() -> Figure:
     lines = []
     for n in (2, 4, 8, 16, 32):
         curves = simulate(
-            arms, preset("rloo", eta=1.0, rollouts=n), 6401 // n, SEEDS, 0, every=max(1, 64 // n)
+            arms, preset("rloo", eta=1.0, rollouts=n), 1601 // n, SEEDS, 0, every=max(1, 32 // n)
         )
         lines.append(Line(f"n = {n}", curves.at * n, curves.mean("success")))
     return draw_lines(
@@ -84,14 +86,19 @@ def over_signals() -> Figure:
 
     cases: dict[str, tuple[Rule, VerifierSpec | None]] = {
         "raw": (rule(), None),
-        "leave-one-out": (rule(signal=LeaveOneOut()), None),
+        "leave-\none-out": (rule(signal=LeaveOneOut()), None),
         "mean-std": (rule(signal={"kind": "group_mean_std"}), None),
         "MaxRL": (rule(signal=MaxRL()), None),
         "sign": (rule(signal=Sign()), None),
         "raw, ±1": (rule(), PlusMinus()),
     }
+    # Raw and leave-one-out have one drift: dashed, so that both are seen.
     lines = [
-        _line(name, simulate(arms, r, 401, SEEDS, 0, every=4, verifier=verifier))
+        _line(
+            name,
+            simulate(arms, r, 251, SEEDS, 0, every=4, verifier=verifier),
+            dashed=name.startswith("leave"),
+        )
         for name, (r, verifier) in cases.items()
     ]
     return draw_lines(
@@ -121,9 +128,9 @@ def winner_takes_all() -> Figure:
     lines = []
     for name, rule in {
         "raw": preset("minimalist", eta=1.0),
-        "leave-one-out, n = 8": preset("rloo", eta=1.0, rollouts=8),
+        "leave-\none-out,\nn = 8": preset("rloo", eta=1.0, rollouts=8),
     }.items():
-        curves = simulate(arms, rule, 2001, SEEDS, 0, observe=("success", "winner_share"), every=10)
+        curves = simulate(arms, rule, 301, SEEDS, 0, observe=("success", "winner_share"), every=2)
         lines.append(_line(name, curves, "winner_share", band=True))
     return draw_lines(
         lines, "Winner takes all among correct arms", f"10 correct arms of 10¹², p0 = .2, η = 1, {SEEDS:,} seeds",
@@ -137,7 +144,7 @@ def collapse() -> Figure:
     lines = []
     overlaps: dict[str, dict[str, float]] = {
         "none": {},
-        "wrong alone": {"wrong_overlap": 4.0},
+        "wrong\nalone": {"wrong_overlap": 4.0},
         "cross 2": {"wrong_overlap": 4.0, "cross": 2.0},
         "cross 4": {"wrong_overlap": 4.0, "cross": 4.0},
     }
@@ -148,7 +155,7 @@ def collapse() -> Figure:
         share = (curves["success"] < 0.002).mean(axis=0)
         lines.append(Line(name, curves.at, share))
     return draw_lines(
-        lines, "Negative reward collapses where features are shared", "reward r - 1, p0 = .02, η = 2, 256 seeds",
+        lines, "Negative reward collapses shared features", "reward r - 1, p0 = .02, η = 2, 256 seeds",
         ylabel="share of seeds below p0 / 10", limits=(0, 1.02),
     )  # fmt: skip
 
