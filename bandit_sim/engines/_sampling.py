@@ -18,5 +18,8 @@ def choose(keys: jax.Array, log_probabilities: jax.Array) -> jax.Array:
     mass = jnp.exp(log_probabilities)
     above = jnp.cumsum(mass)
     target = jax.vmap(lambda key: fine_uniform(key, mass.dtype))(keys) * above[-1]
-    hit = (above > target[:, None]) & (mass > 0)
-    return jnp.where(hit.any(axis=1), jnp.argmax(hit, axis=1), jnp.argmax(mass)).astype(jnp.int32)
+    # The first arm beyond the target; where rounding leaves none, the last possible one. Minima and maxima of
+    # integers vectorise, argmax does not.
+    arm = jnp.arange(mass.shape[0], dtype=jnp.int32)
+    first = jnp.min(jnp.where((above > target[:, None]) & (mass > 0), arm, mass.shape[0]), axis=1)
+    return jnp.minimum(first, jnp.max(jnp.where(mass > 0, arm, 0)))

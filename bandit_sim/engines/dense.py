@@ -24,7 +24,7 @@ def log_probabilities(arms: Arms, state: jax.Array) -> jax.Array:
 
 
 def success(arms: Arms, state: jax.Array) -> jax.Array:
-    return jnp.sum(jax.nn.softmax(state) * jnp.asarray(arms.reward, state.dtype))
+    return jnp.sum(jnp.exp(jax.nn.log_softmax(state)) * jnp.asarray(arms.reward, state.dtype))
 
 
 def sample(arms: Arms, state: jax.Array, keys: jax.Array, queries: jax.Array) -> jax.Array:
@@ -39,7 +39,7 @@ def token_logprobs(arms: Arms, state: jax.Array, choices: jax.Array) -> tuple[ja
 def direction(arms: Arms, state: jax.Array, choices: jax.Array, weights: jax.Array) -> jax.Array:
     per_rollout = weights.sum(axis=1)
     pulled = jnp.zeros_like(state).at[choices].add(per_rollout)
-    return pulled - per_rollout.sum() * jax.nn.softmax(state)
+    return pulled - per_rollout.sum() * jnp.exp(jax.nn.log_softmax(state))
 
 
 def entropy_direction(arms: Arms, state: jax.Array, choices: jax.Array, weights: jax.Array) -> jax.Array:

@@ -27,7 +27,7 @@ def log_probabilities(arms: ParticleArms, state: jax.Array) -> jax.Array:
 
 
 def success(arms: ParticleArms, state: jax.Array) -> jax.Array:
-    return jnp.sum(jax.nn.softmax(state) * jnp.asarray(arms.reward, state.dtype))
+    return jnp.sum(jnp.exp(jax.nn.log_softmax(state)) * jnp.asarray(arms.reward, state.dtype))
 
 
 def sample(arms: ParticleArms, state: jax.Array, keys: jax.Array, queries: jax.Array) -> jax.Array:
@@ -42,7 +42,7 @@ def token_logprobs(arms: ParticleArms, state: jax.Array, choices: jax.Array) -> 
 def direction(arms: ParticleArms, state: jax.Array, choices: jax.Array, weights: jax.Array) -> jax.Array:
     per_rollout = weights.sum(axis=1)
     pulled = jnp.zeros_like(state).at[choices].add(per_rollout)
-    return metric(arms, pulled - per_rollout.sum() * jax.nn.softmax(state))
+    return metric(arms, pulled - per_rollout.sum() * jnp.exp(jax.nn.log_softmax(state)))
 
 
 def entropy_direction(
