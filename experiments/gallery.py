@@ -118,7 +118,7 @@ def randomness() -> Figure:
     return draw_lines(
         [*singles, mean],
         "One rule, one query, many fates",
-        f"raw reward, one rollout, p0 = .02, η = 1; 12 of {SEEDS:,}",
+        f"raw reward, p0 = .02, η = 1; 12 of {SEEDS:,} seeds",
     )
 
 

@@ -149,12 +149,17 @@ def test_length_weighted_baseline():
 
 
 def test_the_papers_configuration():
-    """arXiv 2601.22532: AdamW, lr 1e-6, weight decay .01, k3 .001 in the loss, one rollout trained on."""
+    """arXiv 2601.22532: AdamW, lr 1e-6, weight decay .01, clip 1, k3 .001, micro-batches of 4, one rollout trained on."""
     for name, drawn in (("baseline", 1), ("onerpo", 8), ("replay", 1)):
         rule = preset(f"papers-2601.22532-{name}")
         fields = (rule.optimiser.eta, rule.optimiser.weight_decay, rule.kl.beta, rule.rollouts)
         assert fields == (1e-6, 0.01, 0.001, 1) and rule.drawn == drawn
-        assert (rule.optimiser.kind, rule.kl.kind, rule.aggregation.kind) == ("adam", "k3", "token_mean")
+        assert rule.optimiser.clip_norm == 1 and rule.aggregation.micro_batch == 4
+        assert (rule.optimiser.kind, rule.kl.kind, rule.aggregation.kind) == (
+            "adam",
+            "k3",
+            "micro_batch_token_mean",
+        )
 
 
 @pytest.mark.parametrize("name", PRESETS)
