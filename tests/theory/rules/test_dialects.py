@@ -149,7 +149,7 @@ def test_length_weighted_baseline():
 
 
 def test_the_papers_configuration():
-    """arXiv 2601.22532: AdamW, lr 1e-6, weight decay .01, clip 1, k3 .001, micro-batches of 4, one rollout trained on."""
+    """arXiv 2601.22532: AdamW, lr 1e-6, weight decay .01, clip 1, k3 .001, micro-batches of 4, one rollout."""
     for name, drawn in (("baseline", 1), ("onerpo", 8), ("replay", 1)):
         rule = preset(f"papers-2601.22532-{name}")
         fields = (rule.optimiser.eta, rule.optimiser.weight_decay, rule.kl.beta, rule.rollouts)
