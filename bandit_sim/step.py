@@ -33,7 +33,7 @@ class Knobs(NamedTuple):
     rollouts: jax.Array
 
 
-def knobs_of(rule: Rule, dtype: jnp.dtype) -> Knobs:
+def knobs_of(rule: Rule, dtype: Any) -> Knobs:
     """The knobs of a rule on its own."""
     return Knobs(jnp.asarray(rule.optimiser.eta, dtype), jnp.asarray(rule.rollouts, jnp.int32))
 
