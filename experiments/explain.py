@@ -1,4 +1,4 @@
-"""Why a forecast and a run differ: `python -m experiments.explain RUN_FOLDER`.
+"""Why a forecast and a run differ: `onearm explain RUN_FOLDER`.
 
 Three students of one history. The run's own responses and rewards train the network again, a network whose
 token logits are linearised at the base model, and the tree kernel; then the success of each is measured.
@@ -11,7 +11,7 @@ token logits are linearised at the base model, and the tree kernel; then the suc
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -35,7 +35,6 @@ from theory.prefix_tree import Tokens
 from theory.probe import Probe
 
 Array = NDArray[np.float64]
-Progress = Callable[[str, int, int], None]
 EXPLAIN_STREAM = 2**62
 """First replica number of the fresh rollouts: neither a training replica nor the probe has it."""
 STUDENTS = ("network", "linear", "tree")
