@@ -17,6 +17,8 @@ from theory.rules.rule import Rule
 from theory.rules.spec import Spec
 
 Count = Annotated[int, Field(ge=1)]
+TREE = 3
+"""Raised whenever a probe's rollouts make another tree than before: results of older trees are made again."""
 
 
 class ModelSpec(Spec):
@@ -78,6 +80,8 @@ class RunSpec(Spec):
             "overlay": None,
         }[name]
         data = self.model_dump(mode="json", include=fields)
+        if name != "train":
+            data["tree"] = TREE
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:12]
 
     def write(self, path: Path) -> None:

@@ -80,7 +80,7 @@ class Run:
 
     def probe(self) -> Probe:
         """The probe: from the folder, or measured on the base model and saved."""
-        stage = self.spec.stage("probe") + "-all"
+        stage = self.spec.stage("probe")
         found = store.load_probe(self.out, stage)
         if found is not None:
             return found

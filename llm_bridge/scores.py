@@ -74,14 +74,22 @@ def _log_probabilities(split: SplitModel, prompt: Prompt, factors: Factors, atom
         whole = torch.cat([whole, hidden], dim=1)
     with split.adapters.use(factors):
         out = split.head.forward(whole)[:, prompt.hidden.shape[1] - 1 :]
-    logs = torch.log_softmax(split.logits(out), dim=-1)  # (M, longest + 1, V)
-    values = []
-    for i, atom in enumerate(atoms):
+    # The output map is the dear part: only the positions that an atom scores pass through it.
+    spans = [
+        (atom.start, atom.start + 1 if atom.complement is not None else len(atom.tokens)) for atom in atoms
+    ]
+    row = torch.tensor([i for i, (first, last) in enumerate(spans) for _ in range(first, last)])
+    column = torch.tensor([t for first, last in spans for t in range(first, last)])
+    logs = torch.log_softmax(split.logits(out[row.to(device), column.to(device)]), dim=-1)  # (positions, V)
+    values, done = [], 0
+    for atom, (first, last) in zip(atoms, spans, strict=True):
+        mine = logs[done : done + last - first]
+        done += last - first
         if atom.complement is None:
-            at = torch.arange(atom.start, len(atom.tokens), device=device)
-            values.append(logs[i, at, tokens[i, at]].sum())
+            picked = torch.tensor(atom.tokens[first:last], device=device)
+            values.append(mine.gather(1, picked[:, None]).sum())
         else:
             outside = torch.ones(logs.shape[-1], dtype=torch.bool, device=device)
             outside[list(atom.complement)] = False
-            values.append(torch.logsumexp(logs[i, len(atom.tokens), outside], dim=0))
+            values.append(torch.logsumexp(mine[0, outside], dim=0))
     return torch.stack(values)

@@ -55,8 +55,12 @@ class Atom:
 
 @dataclass(frozen=True)
 class Edge:
+    """An edge that leaves a resolved node: to another one ("child"), to a whole response ("leaf"), to one token
+    beyond which nothing is resolved ("stub"), or to all other tokens ("rest"). A response leaves the tree by the
+    last two."""
+
     node: Tokens
-    kind: Literal["child", "leaf", "rest"]
+    kind: Literal["child", "leaf", "stub", "rest"]
     probability: float
     atom: int
     token: int = -1
@@ -65,14 +69,14 @@ class Edge:
 
 @dataclass(frozen=True)
 class Tail:
-    """What lies beyond a node's rest edge: two classes, the correct remainders and the wrong ones.
+    """What lies beyond a rest or a stub edge, `exit`: two classes, the correct remainders and the wrong ones.
 
     Only the rarer class is measured (`atoms`, one per response in `members`); the score of the other follows
     from sum pi g = 0 with a factor of at most one, so that it cannot blow up.
     """
 
     node: Tokens
-    rest: int
+    exit: int
     correct: tuple[int, ...]
     measured: Literal["correct", "wrong"]
     members: tuple[int, ...]
@@ -86,7 +90,8 @@ class PrefixTree:
     edges: tuple[Edge, ...]
     tails: tuple[Tail, ...]
     atoms: tuple[Atom, ...]
-    exits: dict[int, Tokens] = field(repr=False)
+    exits: tuple[int, ...] = field(repr=False)
+    """For each response the edge by which it leaves: its leaf, or a rest or stub edge."""
 
     def nodes(self) -> list[Tokens]:
         return list(dict.fromkeys(edge.node for edge in self.edges))
@@ -108,12 +113,13 @@ def grow(
         vocabulary: number of tokens; a node whose edges hold them all has no rest.
         cut: expected visits (of the N rollouts) from which on a prefix is a node of its own. By exact
             probability, never by what happened to be sampled: that would bias p0 down.
-        leaf_cut: the same for a whole response at a resolved node; rarer ones join the node's tail.
+        leaf_cut: the same for a whole response, or a single token, at a resolved node; rarer ones join its rest.
+            The tokens of a rest move as one, while in the model those that gain grow beyond their mean.
         keep: "correct" resolves the paths of correct responses only, enough for a signal that ignores
             failures; "all" resolves wrong ones too.
         wrong_samples: at most this many wrong remainders are scored where wrong is the rarer class of a tail.
     """
-    total, mass = responses.rollouts, responses.mass
+    total = responses.rollouts
     prefix_mass: dict[Tokens, float] = {(): 1.0}
     bearing: set[Tokens] = {()}
     for tokens, logs, reward in zip(responses.tokens, responses.logprobs, responses.rewards, strict=True):
@@ -127,56 +133,58 @@ def grow(
         for prefix, p in prefix_mass.items()
         if prefix not in whole and p * total >= cut and (keep == "all" or prefix in bearing)
     } | {()}
-    kept_leaf = {
-        tokens: i
-        for i, tokens in enumerate(responses.tokens)
-        if tokens[:-1] in resolved
-        and mass[i] * total >= leaf_cut
-        and (keep == "all" or responses.rewards[i] > 0)
-    }
+    likely = {prefix for prefix, p in prefix_mass.items() if p * total >= leaf_cut}
+    kept = {prefix for prefix in likely if prefix[:-1] in resolved and (keep == "all" or prefix in bearing)}
 
     atoms: list[Atom] = []
     edges: list[Edge] = []
+    number = {tokens: i for i, tokens in enumerate(responses.tokens)}
     children: dict[Tokens, list[Tokens]] = defaultdict(list)
-    for prefix in sorted((resolved | set(kept_leaf)) - {()}, key=lambda p: (len(p), p)):
+    for prefix in sorted((resolved | kept) - {()}, key=lambda p: (len(p), p)):
         children[prefix[:-1]].append(prefix)
+    at: dict[Tokens, int] = {}
     rest_of: dict[Tokens, int] = {}
     for node in sorted(resolved, key=lambda p: (len(p), p)):
         held = 0.0
         for child in children[node]:
             p = prefix_mass[child] / prefix_mass[node]
             held += p
-            leaf = kept_leaf.get(child, -1)
-            kind: Literal["child", "leaf"] = "child" if leaf < 0 else "leaf"
-            edges.append(Edge(node, kind, p, len(atoms), child[-1], leaf))
+            kind: Literal["child", "leaf", "stub"] = (
+                "leaf" if child in whole else "child" if child in resolved else "stub"
+            )
+            at[child] = len(edges)
+            edges.append(Edge(node, kind, p, len(atoms), child[-1], number.get(child, -1)))
             atoms.append(Atom(child, len(node)))
         if len(children[node]) < vocabulary:
             rest_of[node] = len(edges)
             edges.append(Edge(node, "rest", max(1.0 - held, 1e-12), len(atoms)))
             atoms.append(Atom(node, len(node), tuple(sorted(child[-1] for child in children[node]))))
 
-    exits: dict[int, Tokens] = {}
-    leaving: dict[Tokens, list[int]] = defaultdict(list)
+    exits: list[int] = []
+    leaving: dict[int, list[int]] = defaultdict(list)
     for i, tokens in enumerate(responses.tokens):
         depth = 0
         while tokens[: depth + 1] in resolved:
             depth += 1
-        exits[i] = tokens[:depth]
-        if tokens not in kept_leaf:
-            leaving[tokens[:depth]].append(i)
-    # A kept response seen once speaks for unseen ones beside it; its node's tail then borrows its score.
-    for tokens, i in kept_leaf.items():
-        node = tokens[:-1]
-        if responses.rewards[i] > 0 and responses.counts[i] == 1 and node in rest_of:
-            leaving[node].append(i)
+        edge = at.get(tokens[: depth + 1], rest_of.get(tokens[:depth]))
+        if edge is None:
+            raise ValueError(
+                f"node {tokens[:depth]} holds every token and yet a response leaves the tree there"
+            )
+        exits.append(edge)
+        if edges[edge].kind != "leaf":
+            leaving[edge].append(i)
+        elif responses.rewards[i] > 0 and responses.counts[i] == 1 and tokens[:depth] in rest_of:
+            # A kept response seen once speaks for unseen ones beside it; the tail of its node's rest then
+            # borrows its score.
+            leaving[rest_of[tokens[:depth]]].append(i)
 
     tails: list[Tail] = []
-    for node, members in leaving.items():
+    for edge, members in leaving.items():
+        node = edges[edge].node
         correct = [i for i in members if responses.rewards[i] > 0]
         if not correct:
             continue
-        if node not in rest_of:
-            raise ValueError(f"node {node} holds every token and yet a response leaves the tree there")
         wrong = [i for i in members if responses.rewards[i] <= 0]
         seen = responses.counts
         rarer_wrong = 0 < seen[wrong].sum() < seen[correct].sum()
@@ -188,11 +196,11 @@ def grow(
         tails.append(
             Tail(
                 node,
-                rest_of[node],
+                edge,
                 tuple(correct),
                 "wrong" if rarer_wrong else "correct",
                 tuple(chosen),
                 tuple(range(first, len(atoms))),
             )
         )
-    return PrefixTree(tuple(edges), tuple(tails), tuple(atoms), exits)
+    return PrefixTree(tuple(edges), tuple(tails), tuple(atoms), tuple(exits))

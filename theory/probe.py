@@ -12,7 +12,6 @@ from scipy import stats
 from theory.prefix_tree import PrefixTree, Responses, Tokens
 from theory.response_tree import ResponseTree
 
-NODE = -1
 STEEPEST = 3.0
 """Largest factor by which the score of one class of a tail may be deduced from the other's."""
 
@@ -71,9 +70,9 @@ class Probe:
     def tree(self, weights: NDArray[np.floating] | None = None) -> ResponseTree:
         """The response tree; `weights` (D,) stands in for the weight one of each rollout seen once.
 
-        A rest edge leads to a two-class node where correct responses were seen beyond it. With member scores h
+        A rest or stub edge leads to a two-class node where correct responses were seen beyond it. With member scores h
         of weights omega (exact mass plus the share of the missing mass it speaks for) the measured class has the
-        score  g = sum omega h - g(rest)  and the other -q/(1-q) g.  The inner product of that class with itself
+        score  g = sum omega h - g(exit)  and the other -q/(1-q) g.  The inner product of that class with itself
         counts a response with itself only as often as two draws coincide, which a plain mean of few members
         would overstate.
         """
@@ -99,13 +98,13 @@ class Probe:
         kept = {edge.response for edge in edges if edge.kind == "leaf"}
         exact = np.array([sum(mass[i] for i in tail.correct if i not in kept) for tail in tails])
         once = np.array([sum(unit[i] for i in tail.correct if r.counts[i] == 1) / n for tail in tails])
-        room = np.array([at[tail.node] * edges[tail.rest].probability for tail in tails]) - exact
+        room = np.array([at[tail.node] * edges[tail.exit].probability for tail in tails]) - exact
         unseen = _pour(once, room)
         for t, tail in enumerate(tails):
             good, bad = len(edges) + 2 * t, len(edges) + 2 * t + 1
             node[[good, bad]] = len(nodes) + t
             depth[[good, bad]] = len(tail.node)
-            beyond = at[tail.node] * edges[tail.rest].probability
+            beyond = at[tail.node] * edges[tail.exit].probability
             q = float(np.clip((exact[t] + unseen[t]) / beyond, 1e-9, 1 - 1e-9))
             probability[[good, bad]] = q, 1 - q
             share = np.array([
@@ -121,7 +120,7 @@ class Probe:
             if -ratio > STEEPEST:
                 continue  # the split stays as it is: no sample of the rarer class, and deducing it blows up
             coefficient[measured, list(tail.atoms)] = omega
-            coefficient[measured, edges[tail.rest].atom] -= 1.0
+            coefficient[measured, edges[tail.exit].atom] -= 1.0
             coefficient[other] = ratio * coefficient[measured]
             whole = beyond * (q if tail.measured == "correct" else 1 - q)
             real = np.array([mass[i] for i in tail.members]) / max(whole, 1e-300)
@@ -148,10 +147,10 @@ class Probe:
         into: dict[Tokens, int] = {
             (*edge.node, edge.token): e for e, edge in enumerate(edges) if edge.kind == "child"
         }
-        tail_at = {tail.rest: t for t, tail in enumerate(tails)}
-        away: dict[tuple[Tokens, bool], list[int]] = {}
-        for (i, where), paid in zip(self.layout.exits.items(), r.rewards > 0, strict=True):
-            away.setdefault((where, bool(paid)), []).append(len(r.tokens[i]))
+        tail_at = {tail.exit: t for t, tail in enumerate(tails)}
+        away: dict[tuple[int, bool], list[int]] = {}
+        for i, (edge, paid) in enumerate(zip(self.layout.exits, r.rewards > 0, strict=True)):
+            away.setdefault((edge, bool(paid)), []).append(len(r.tokens[i]))
         rows: list[tuple[list[int], float, float]] = []
         for e, edge in enumerate(edges):
             if edge.kind == "child":
@@ -161,7 +160,7 @@ class Probe:
                 tokens = r.tokens[edge.response]
                 rows.append(([*up, e], float(r.rewards[edge.response]), len(tokens)))
                 continue
-            mean = {c: _mean(away.get((edge.node, c), []), len(edge.node) + 1) for c in (True, False)}
+            mean = {c: _mean(away.get((e, c), []), len(edge.node) + 1) for c in (True, False)}
             if e in tail_at:
                 good = len(edges) + 2 * tail_at[e]
                 rows.append(([*up, e, good], 1.0, mean[True]))
@@ -175,33 +174,28 @@ class Probe:
 
     def leaf_of(self, tokens: Tokens, reward: float) -> int:
         """The leaf a response belongs to; one that leaves the tree ends in the class of its reward."""
-        kept, beyond = self._leaf_index
-        depth = 0
-        while kept.get(tokens[: depth + 1]) == NODE:
+        into, rest, leaves = self._index
+        depth = 1
+        while (edge := into.get(tokens[:depth], rest.get(tokens[: depth - 1], -1))) not in leaves:
             depth += 1
-        if tokens in kept:
-            return kept[tokens]
-        right, wrong = beyond[tokens[:depth]]
+        right, wrong = leaves[edge]
         return right if reward > 0 else wrong
 
     @cached_property
-    def _leaf_index(self) -> tuple[dict[Tokens, int], dict[Tokens, tuple[int, int]]]:
-        """Resolved prefixes (NODE) and kept responses (their leaf); and each node's leaves beyond its rest."""
-        with_tail = {tail.rest for tail in self.layout.tails}
-        kept: dict[Tokens, int] = {}
-        beyond: dict[Tokens, tuple[int, int]] = {}
+    def _index(self) -> tuple[dict[Tokens, int], dict[Tokens, int], dict[int, tuple[int, int]]]:
+        """The edge into each prefix that has one; each node's rest edge; and the leaves (of a correct and of a
+        wrong response) behind each edge that leaves the tree."""
+        edges = self.layout.edges
+        into = {(*edge.node, edge.token): e for e, edge in enumerate(edges) if edge.kind != "rest"}
+        rest = {edge.node: e for e, edge in enumerate(edges) if edge.kind == "rest"}
+        with_tail = {tail.exit for tail in self.layout.tails}
+        leaves: dict[int, tuple[int, int]] = {}
         leaf = 0
-        for e, edge in enumerate(self.layout.edges):
-            if edge.kind == "child":
-                kept[(*edge.node, edge.token)] = NODE
-            elif edge.kind == "leaf":
-                kept[(*edge.node, edge.token)] = leaf
-                leaf += 1
-            else:
-                last = leaf + (e in with_tail)
-                beyond[edge.node] = (leaf, last)
-                leaf = last + 1
-        return kept, beyond
+        for e, edge in enumerate(edges):
+            if edge.kind != "child":
+                leaves[e] = (leaf, leaf + (e in with_tail))
+                leaf += 1 + (e in with_tail)
+        return into, rest, leaves
 
 
 def _pour(shares: NDArray[np.floating], room: NDArray[np.floating]) -> NDArray[np.floating]:
