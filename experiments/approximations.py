@@ -17,6 +17,7 @@ from rich.table import Table
 from bandit_sim import TreeArms, expected_step, simulate
 from experiments.exact import Enumerated, enumerate_model
 from experiments.forecast import predicted_success
+from experiments.specs import ProbeSpec
 from experiments.store import replacing, write_json
 from figures.curves import draw_error_vs_eta
 from figures.style import save_figure
@@ -31,7 +32,7 @@ from theory.rules.dialects import preset
 QUERY, MAX_TOKENS = "7+8=", 3
 ROLLOUTS, PROBES, ETA, ROUNDS, SEEDS = 512, 4, 0.01, 40, 256
 ETAS = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4)
-SMALL_CUT, LARGE_CUT = 0.0, 80.0
+SMALL_CUT, USED_CUT, LARGE_CUT = 0.0, ProbeSpec().cut, 80.0
 LATE_ETA, LATE_REPLICAS, LATE_ROUNDS, LATE_CUTS = 0.05, 16, (10, 20, 39), (0.0, 5.0, 20.0, 80.0)
 KEEPS: tuple[Literal["correct", "all"], ...] = ("correct", "all")
 
@@ -55,12 +56,12 @@ def frozen_rest(probe: Probe) -> ResponseTree:
 
 
 VARIANTS: dict[str, tuple[float, Callable[[Probe], ResponseTree]]] = {
-    "sampled probe, as used": (20.0, lambda probe: probe.tree()),
+    "sampled probe, as used": (USED_CUT, lambda probe: probe.tree()),
     "cut at 80 visits": (LARGE_CUT, lambda probe: probe.tree()),
     "no cut": (SMALL_CUT, lambda probe: probe.tree()),
-    "no tails: rest is wrong": (20.0, without_tails),
-    "no missing mass": (20.0, without_missing_mass),
-    "rest without a score": (20.0, frozen_rest),
+    "no tails: rest is wrong": (USED_CUT, without_tails),
+    "no missing mass": (USED_CUT, without_missing_mass),
+    "rest without a score": (USED_CUT, frozen_rest),
 }
 
 

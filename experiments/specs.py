@@ -34,7 +34,7 @@ class ProbeSpec(Spec):
     """How the base model is probed: N rollouts; where the tree is cut (expected visits of the N)."""
 
     rollouts: Count = 2048
-    cut: Annotated[float, Field(ge=0)] = 20.0
+    cut: Annotated[float, Field(ge=0)] = 5.0
     leaf_cut: Annotated[float, Field(ge=0)] = 3.0
 
 

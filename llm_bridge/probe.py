@@ -31,7 +31,7 @@ def measure(
     rollouts: int = 2048,
     max_tokens: int = 10,
     seed: int = 0,
-    cut: float = 20.0,
+    cut: float = 5.0,
     leaf_cut: float = 3.0,
     keep: Literal["correct", "all"] = "correct",
     batch: int = 256,

@@ -101,7 +101,7 @@ def grow(
     responses: Responses,
     *,
     vocabulary: int,
-    cut: float = 20.0,
+    cut: float = 5.0,
     leaf_cut: float = 3.0,
     keep: Literal["correct", "all"] = "correct",
     wrong_samples: int = 32,

@@ -145,11 +145,80 @@ def _again(draw: int, rollouts: int) -> tuple[Responses, float]:
 def test_cut_is_by_exact_probability_never_by_counts() -> None:
     responses, _ = sampled(3, 200)
     layout = grow(responses, vocabulary=VOCABULARY, cut=10.0)
-    mass = {(): 1.0}
+    mass: dict[tuple[int, ...], float] = {(): 1.0}
     for tokens, logs in zip(responses.tokens, responses.logprobs, strict=True):
         for d in range(1, len(tokens) + 1):
             mass[tokens[:d]] = float(np.exp(sum(logs[:d])))
     assert all(mass[node] * 200 >= 10 or node == () for node in layout.nodes())
+
+
+@given(st.integers(0, 10**6), st.sampled_from([1.0, 3.0, 8.0]), st.sampled_from([8.0, 30.0]))
+def test_every_likely_token_of_a_resolved_node_has_an_edge_of_its_own(
+    seed: int, leaf_cut: float, cut: float
+) -> None:
+    responses, _ = sampled(seed, 200)
+    layout = grow(responses, vocabulary=VOCABULARY, cut=cut, leaf_cut=leaf_cut, keep="all")
+    nodes = set(layout.nodes())
+    own: dict[tuple[int, ...], str] = {
+        (*edge.node, edge.token): edge.kind for edge in layout.edges if edge.kind != "rest"
+    }
+    for tokens, logs in zip(responses.tokens, responses.logprobs, strict=True):
+        for depth in range(1, len(tokens) + 1):
+            prefix, visits = tokens[:depth], 200 * np.exp(sum(logs[:depth]))
+            if prefix[:-1] in nodes:
+                assert (prefix in own) == (visits >= leaf_cut)
+            if prefix in own:
+                whole, resolved = depth == len(tokens), visits >= cut
+                assert own[prefix] == ("leaf" if whole else "child" if resolved else "stub")
+
+
+@given(st.integers(0, 10**6), st.sampled_from(["correct", "all"]))
+def test_a_response_ends_in_a_leaf_behind_the_edge_it_leaves_by(seed: int, keep: str) -> None:
+    responses, _ = sampled(seed, 200)
+    probe = probe_of(responses, cut=12.0, leaf_cut=2.0, keep=keep)
+    tree = probe.tree()
+    for i, (tokens, reward) in enumerate(zip(responses.tokens, responses.rewards, strict=True)):
+        leaf = probe.leaf_of(tokens, reward)
+        assert tree.path[leaf, probe.layout.exits[i]] == 1
+        assert tree.reward[leaf] == reward
+
+
+def test_tokens_that_move_as_one_fall_behind_those_that_move_apart() -> None:
+    """One-token responses with logits theta.g, a hundred draws of them. The mean score of a rest leaves out what
+    its tokens gain by moving apart (Jensen), so that the answer comes out too high; the error shrinks as tokens
+    get edges of their own, and with all of them it is gone."""
+    rng = np.random.default_rng(0)
+    cuts = (60.0, 20.0, 5.0, 0.0)
+    errors = np.zeros((100, len(cuts)))
+    for draw in range(100):
+        mass = -np.sort(-rng.dirichlet(np.full(60, 0.5)))
+        responses = Responses(
+            tuple((v,) for v in range(60)),
+            tuple((float(np.log(m)),) for m in mass),
+            np.full(60, 30),
+            np.array([1.0, *np.zeros(59)]),  # the likeliest token is the answer: it always has an edge
+            np.ones(60, dtype=bool),
+        )
+        scores = rng.normal(size=(60, 8))
+        scores -= mass @ scores
+        theta = 0.5 * rng.normal(size=8)
+        truth = mass * np.exp(scores @ theta)
+        for c, leaf_cut in enumerate(cuts):
+            layout = grow(responses, vocabulary=60, cut=1e9, leaf_cut=leaf_cut, keep="all")
+            held = [set(atom.complement or ()) for atom in layout.atoms]
+            own = np.array(
+                [
+                    scores[atom.tokens[0]]
+                    if atom.complement is None
+                    else np.average(scores, 0, [0 if v in kept else m for v, m in enumerate(mass)])
+                    for atom, kept in zip(layout.atoms, held, strict=True)
+                ]
+            )
+            tree = Probe(responses, layout, own @ own.T).tree()
+            errors[draw, c] = tree.success(own @ theta) - truth[0] / truth.sum()
+    means = errors.mean(axis=0)
+    assert np.all(np.diff(means) < 0) and means[0] > 0.01
+    assert np.abs(errors[:, -1]).max() < 1e-9
 
 
 def test_whole_tree_has_no_rest_and_no_tail() -> None:
