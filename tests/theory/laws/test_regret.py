@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from experiments.law_trials.pulls import rademacher, softmax_regret
 from tests.theory.laws.mutation import survivors
-from tests.theory.laws.pulls import rademacher, softmax_regret
 from theory.laws import growth, regret
 
 STEPS = np.array([0.05, 0.1, 0.15])
