@@ -96,7 +96,12 @@ def draw_lines(
         elif not log_y:
             axes.set_ylim(0, min(1.06 * highest, 1.02) if highest <= 1.02 else 1.06 * highest)
         for axis, log in ((axes.xaxis, log_x), (axes.yaxis, log_y)):
-            if log:
+            low, high = sorted(axis.get_view_interval())
+            if log and high < 50 * low:  # powers of ten alone would leave the axis all but bare
+                axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
+                axis.set_major_formatter(lambda value, _: f"{value:g}")
+                axis.set_minor_formatter(NullFormatter())
+            elif log:
                 axis.set_major_locator(LogLocator(numticks=6))
                 axis.set_minor_formatter(NullFormatter())
             else:
