@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from experiments.law_trials.pulls import rademacher, softmax_regret
 from tests.theory.laws.mutation import survivors
-from theory.laws import growth, regret
+from theory.laws import exact_gradient, growth, regret
 
 STEPS = np.array([0.05, 0.1, 0.15])
 
@@ -159,6 +159,22 @@ def test_regret_of_many_arms_stays_below_its_order():
         assert seen < regret.lyapunov_order(2000, 0.05, arms)
     agrees = lambda f: abs(f(100, 0.1, 3) / (30 * np.log(3) * np.log(100)) - 1) < 1e-9  # noqa: E731
     assert survivors(regret.lyapunov_order, agrees) == []
+
+
+def whole_regret(arms: int, steps: int = 20_000) -> float:
+    """Regret of the exact gradient from even logits, one arm better by .3, eta = .1, until it has learned."""
+    gaps = np.where(np.arange(arms) == 0, 0.3, 0.0)
+    policies = exact_gradient.ascent(np.zeros(arms), gaps, 0.1, steps)
+    assert policies[-1, 0] > 0.98
+    return float((0.3 - policies @ gaps).sum())
+
+
+def test_the_order_needs_more_than_the_logarithm_of_the_number_of_arms():
+    """Equal gaps, K = 8 to 64: regret grows as K^.8; log K alone would be K^.33 there, K log K as K^1.33."""
+    few, many = whole_regret(8), whole_regret(64)
+    assert 0.7 < np.log(many / few) / np.log(8) < 1
+    ratio = [seen / regret.lyapunov_order(20_000, 0.1, k) for k, seen in ((8, few), (64, many))]
+    assert ratio[1] < ratio[0] < 1
 
 
 @given(arms=st.integers(2, 6), seed=st.integers(0, 10**6), spread=st.floats(0.01, 10))
