@@ -223,9 +223,8 @@ def fits_of_curves() -> Figure:
     for share, colour in ((0.4, INK), (0.1, VERMILLION)):
         early = (at > 0) & (at <= share * at[-1])
         fitted = fits.fit("sigmoid_in_log", at[early].astype(float), mean[early])
-        lines.append(
-            _law(f"fit to\n{share:.0%}", at[1:], np.clip(fitted(at[1:].astype(float)), 0, 1.2), colour)
-        )
+        ahead = fitted(at[1:].astype(float))
+        lines.append(_law(f"fit to\n{share:.0%}", at[1:][ahead < 1.2], ahead[ahead < 1.2], colour))
     return draw_lines(
         lines, "Empirical laws extrapolate late, not early", "raw reward, p0 = .05; breaks before the bend is seen",
         limits=(0, 1.25),

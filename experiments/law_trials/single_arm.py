@@ -91,11 +91,26 @@ def words(
     }
 
 
+def several(
+    x: Floats, sample: Sample, p0: float, eta: float, level: float, wrong: int, rounds: int
+) -> dict[str, Seen]:
+    """One, two and ten correct arms; the share of the fastest. Where the bound is near 0 or 1 it says nothing."""
+    every, shares = thin(rounds, 20), []
+    bound = birth_chain.reached_at_most(p0, eta, level, rounds, (1 - p0) / wrong)
+    for correct in (1, 2, 10):
+        arms = Arms.two_class(arms=correct + wrong, correct=correct, p0=p0)
+        curves = simulate(arms, rule_of("raw", eta), rounds + 1, sample.seeds, sample.seed, every=every)
+        told = (bound[curves.at] > 0.01) & (bound[curves.at] < 0.99)
+        shares.append(shared(curves.at[told], curves["success"][:, told] >= level))
+    return {"reached, at most": max(shares, key=lambda s: float(s.mean.sum()))._replace(sense="<=")}
+
+
 TRIALS = [
     Trial("first-success", "share of simulated seeds without a reward", first_success, seeds=20_000),
     Trial("birth-chain", "mean of simulated seeds", birth, seeds=20_000),
     Trial("time-to-level", "share of simulated seeds that passed the level", time_to_level, seeds=20_000),
     # The ladder has rungs, the interpolated passage has none: a tenth of a step of p at most.
     Trial("relative-spread", "times of simulated seeds", spread, within=0.02, seeds=1000),
+    Trial("several-correct", "share of simulated seeds that passed the level", several, seeds=2000),
     Trial("word-chain", "mean and spread of simulated seeds", words, seeds=20_000),
 ]  # fmt: skip

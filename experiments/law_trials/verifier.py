@@ -88,7 +88,7 @@ def _maximised(anchor: Floats, sampled: float, beta: float, eps: float | None) -
     advantage = (CORRECT - sampled) / (1.0 if eps is None else np.sqrt(sampled * (1 - sampled) + eps))
 
     def loss(theta: Floats) -> float:
-        logs = np.asarray(theta - logsumexp(theta))
+        logs = theta - float(logsumexp(theta))
         return float(-np.exp(logs) @ (advantage - beta * np.asarray(logs - np.log(anchor))))
 
     return np.asarray(softmax(minimize(loss, np.log(anchor), tol=1e-14, options={"gtol": 1e-9}).x))

@@ -98,6 +98,25 @@ def test_step_sizes_of_theorems_three_and_four():
     assert regret.failing_step(0.5, 0.25, 41) / regret.failing_step(0.5, 0.25, 21) == pytest.approx(0.5)
 
 
+def test_many_noisy_wrong_arms_fail_as_theorem_three_says():
+    """Delta = .25, eta = .4: alpha = .87 for K = 41, none for K = 3.
+
+    The paper's instance is not in our notes; this one was found here: wrong arms of +-1 with mean 0. Exponents of R
+    from T = 1500 to 6000, which without noise in the wrong arms stay near those of theorem 2.
+    """
+
+    def grows(arms: int, noisy: bool) -> float:
+        means = [0.25] + [0.0] * (arms - 1)
+        pay = rademacher(means, [True] + [noisy] * (arms - 1))
+        seen = softmax_regret(means, pay, 0.4, 6000, 80, 1).mean(axis=0)
+        return float(np.log(seen[-1] / seen[1499]) / np.log(4))
+
+    alpha = 1 - np.log(5 / 3) / (0.25 * 0.4 * 40)
+    assert regret.failing_step(alpha - 0.01, 0.25, 41) < 0.4 and alpha == pytest.approx(0.872, abs=1e-3)
+    assert grows(41, True) > alpha - 0.1
+    assert grows(41, False) < 0.45 and grows(3, True) < 0.6  # lambda/eta alone, or few arms: slower
+
+
 def test_a_step_that_knows_no_distance_has_square_root_regret():
     ratio = [regret.distance_free_regret(t) / np.sqrt(t * np.log(t)) for t in (10**3, 10**5, 10**7)]
     assert 1 < ratio[-1] < ratio[0] < 1.3
