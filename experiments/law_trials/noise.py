@@ -125,19 +125,21 @@ def recovered(family: str, x: Floats, sample: Sample, **parameters: float) -> di
     return {"R": averaged(np.flatnonzero(keep), np.stack(curves))}
 
 
-def _scale_rl(x: Floats, sample: Sample, start: float, ceiling: float, middle: float, slope: float):
+def _scale_rl(
+    x: Floats, sample: Sample, start: float, ceiling: float, middle: float, slope: float
+) -> dict[str, Seen]:
     return recovered("sigmoid_in_log", x, sample, start=start, ceiling=ceiling, middle=middle, slope=slope)
 
 
-def _saturation(x: Floats, sample: Sample, start: float, ceiling: float, scale: float):
+def _saturation(x: Floats, sample: Sample, start: float, ceiling: float, scale: float) -> dict[str, Seen]:
     return recovered("saturation", x, sample, start=start, ceiling=ceiling, scale=scale)
 
 
-def _logistic(x: Floats, sample: Sample, ceiling: float, middle: float, scale: float):
+def _logistic(x: Floats, sample: Sample, ceiling: float, middle: float, scale: float) -> dict[str, Seen]:
     return recovered("logistic", x, sample, ceiling=ceiling, middle=middle, scale=scale)
 
 
-def _entropy(x: Floats, sample: Sample, slope: float, top: float):
+def _entropy(x: Floats, sample: Sample, slope: float, top: float) -> dict[str, Seen]:
     return recovered("entropy_law", x, sample, slope=slope, top=top)
 
 

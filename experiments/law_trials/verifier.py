@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.integrate import solve_ivp
 from scipy.optimize import minimize
-from scipy.special import expit, logit, logsumexp, softmax
+from scipy.special import expit, logit, softmax
 
 from bandit_sim import Arms, simulate
 from bandit_sim.verifiers import Clean, Noisy, VerifierSpec
@@ -88,7 +88,7 @@ def _maximised(anchor: Floats, sampled: float, beta: float, eps: float | None) -
     advantage = (CORRECT - sampled) / (1.0 if eps is None else np.sqrt(sampled * (1 - sampled) + eps))
 
     def loss(theta: Floats) -> float:
-        logs = theta - float(logsumexp(theta))
+        logs = theta - float(np.logaddexp.reduce(theta))
         return float(-np.exp(logs) @ (advantage - beta * np.asarray(logs - np.log(anchor))))
 
     return np.asarray(softmax(minimize(loss, np.log(anchor), tol=1e-14, options={"gtol": 1e-9}).x))
