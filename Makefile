@@ -9,10 +9,10 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --no-input --no-compile --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup overlay test check bench table tiny gallery laws
+.PHONY: help setup overlay test check bench table tiny gallery laws agreement findings
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/.dev ## install everything, with the development tools, into .venv
 
@@ -38,6 +38,13 @@ gallery: .venv/.runtime ## draw what the simulator shows: figures/gallery/
 
 laws: .venv/.runtime ## write the table of laws: docs/laws.md
 	$(BIN)/python -m experiments.law_command
+
+agreement: .venv/.runtime ## measure again how well every law agrees with its simulation (6 minutes), and write the table
+	$(BIN)/python -m experiments.law_agreement $(ARGS)
+	$(BIN)/python -m experiments.law_command
+
+findings: .venv/.runtime ## what theory says about the papers' findings, measured again: docs/findings.md
+	$(BIN)/python -m experiments.findings
 
 table: .venv/.runtime ## overlay eight more built-in queries (20 minutes on 2 cores): runs/table/
 	$(BIN)/onearm overlay --queries experiments/queries/arithmetic.jsonl --rounds 40 --eta 0.2 --out runs/table $(ARGS)

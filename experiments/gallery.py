@@ -1,4 +1,4 @@
-"""The simulator's gallery: `make gallery` draws every picture below into figures/gallery/."""
+"""The gallery: `make gallery` draws every picture below, and those of the laws, into figures/gallery/."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rich.progress import track
 
 from bandit_sim import ArmClasses, TreeArms, simulate
 from bandit_sim.verifiers import NegativeOnly, PlusMinus, VerifierSpec
+from experiments import law_gallery
 from experiments.store import replacing
 from figures.lines import Line, draw_lines
 from figures.style import BLUE, GREY, save_figure
@@ -168,6 +169,7 @@ PICTURES: dict[str, Callable[[], Figure]] = {
     "randomness": randomness,
     "winner_takes_all": winner_takes_all,
     "collapse": collapse,
+    **law_gallery.PICTURES,
 }
 
 

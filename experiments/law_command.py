@@ -42,7 +42,8 @@ app = typer.Typer(
 @app.callback(invoke_without_command=True)
 def table(
     as_list: Annotated[
-        bool, typer.Option("--list", help="The table: law, source, prediction, check, status.")
+        bool,
+        typer.Option("--list", help="The table: law, source, prediction, check, measured agreement, status."),
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -51,16 +52,23 @@ def table(
     from rich.console import Console
     from rich.table import Table
 
+    from experiments.law_agreement import read
     from theory.laws import LAWS
 
+    measured = read()
     rows = [
-        {k: getattr(row, k) for k in ("name", "source", "predicts", "check", "status")}
+        {k: getattr(row, k) for k in ("name", "source", "predicts", "check")}
+        | {"agreement": measured.get(row.name, {}).get("agreement", "not measured"), "status": row.status}
         for row in LAWS.values()
     ]
     if as_json:
         show("laws", {"laws": rows}, as_json)
         raise typer.Exit
-    printed = Table(*("law", "source", "predicts", "check", "status"), show_edge=False, pad_edge=False)
+    printed = Table(
+        *("law", "source", "predicts", "check", "measured agreement", "status"),
+        show_edge=False,
+        pad_edge=False,
+    )
     for row in rows:
         printed.add_row(*row.values())
     Console().print(printed)
@@ -71,32 +79,45 @@ def _command(row: Law) -> Any:
     """A command whose options are the law's parameters."""
 
     def command(**given: Any) -> None:
-        out, as_json = given.pop("out"), given.pop("as_json")
+        out, as_json, simulated, seeds = (given.pop(name) for name in ("out", "as_json", "simulate", "seeds"))
+        given = {name: value for name, value in given.items() if value is not None}
         with reporting(as_json):
+            if seeds is not None and not simulated:
+                raise ValueError(
+                    f"--seeds {seeds} changes nothing without --simulate; add it, or leave --seeds out"
+                )
+            if simulated:
+                _simulate(row, given, seeds, out, as_json)
+                return
             series = row(**given)
             if out is not None:
                 _draw(row, series, out)
             if as_json:
-                show(
-                    row.name,
-                    {"law": row.name, **given, **{k: v.tolist() for k, v in series.items()}},
-                    as_json,
-                )
+                numbers = {name: values.tolist() for name, values in series.items()}
+                show(row.name, {"law": row.name, **row.parameters, **given, **numbers}, as_json)
                 return
             _print(row, series)
 
-    parameters = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=type(default))
+    options: dict[str, tuple[Any, Any]] = {
+        # None stands for "not given": a simulation has defaults of its own.
+        name: (Annotated[type(default) | None, typer.Option(show_default=str(default))], None)
         for name, default in row.parameters.items()
+    }
+    options["simulate"] = (
+        Annotated[bool, typer.Option("--simulate", help="Draw what holds the law to account beside it, and measure "
+                                     "how well they agree.")],
+        False,
+    )  # fmt: skip
+    options["seeds"] = (Annotated[int | None, typer.Option(help="Seeds of --simulate.")], None)
+    options["out"] = (
+        Annotated[Path | None, typer.Option(help="Folder for the picture and the numbers.")],
+        None,
+    )
+    options["as_json"] = (Json, False)
+    parameters = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+        for name, (kind, default) in options.items()
     ]
-    for name, kind in (
-        ("out", Annotated[Path | None, typer.Option(help="Folder for the picture and the numbers.")]),
-        ("as_json", Json),
-    ):
-        default = False if name == "as_json" else None
-        parameters.append(
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
-        )
     command.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess]
     command.__annotations__ = {p.name: p.annotation for p in parameters}
     single = typer.Typer(add_completion=False)
@@ -104,6 +125,48 @@ def _command(row: Law) -> Any:
         command
     )
     return typer.main.get_command(single)
+
+
+def _simulate(row: Law, given: dict[str, Any], seeds: int | None, out: Path | None, as_json: bool) -> None:
+    """The law beside its trial: printed side by side, and drawn on one picture."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from experiments.law_trials import TRIALS
+    from experiments.law_trials.picture import draw_held
+    from experiments.store import replacing, write_json
+    from figures.style import save_figure
+
+    held = TRIALS[row.name](seeds, **given)
+    numbers = held.numbers()
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / f"{row.name}-simulated.json", numbers)
+        figure = draw_held(held)
+        for suffix in ("png", "svg"):
+            with replacing(out / f"{row.name}-simulated.{suffix}") as temporary:
+                save_figure(figure, temporary)
+    if as_json:
+        show(row.name, numbers, as_json)
+        return
+    along = next(iter(held.series))
+    title = f"{row.predicts}; held against: {held.trial.against}"
+    printed = Table("series", along, "law", "seen", "error", title=title, show_edge=False, pad_edge=False)
+    x = held.series[along]
+    for name, s in held.seen.items():
+        picked = sorted({*range(0, len(s.at), max(1, len(s.at) // 4)), len(s.at) - 1})
+        for i in picked:
+            law = held.series[name][s.at[i]]
+            bound = "" if s.sense == "=" else f" {s.sense}"
+            printed.add_row(
+                name + bound, f"{x[s.at[i]]:.4g}", f"{law:.5g}", f"{s.mean[i]:.5g}", f"{s.error[i]:.2g}"
+            )
+    Console().print(printed)
+    fixed = ", ".join(f"{name} {value:.4g}" for name, value in held.parameters.items())
+    seeded = f"{held.seeds:,} seeds" if held.trial.seeds else "exact"
+    Console().print(
+        f"with {fixed or 'no parameters'}; {seeded}, {held.points} points: {held}", highlight=False
+    )
 
 
 def _print(row: Law, series: dict[str, Any]) -> None:
@@ -120,14 +183,28 @@ def _print(row: Law, series: dict[str, Any]) -> None:
 
 def markdown() -> str:
     """The table of laws as a page of the documentation."""
+    from experiments.law_agreement import read
+    from experiments.law_trials import TRIALS
     from theory.laws import LAWS
 
-    rows = [f"| `{x.name}` | {x.predicts} | {x.source} | {x.check} | {x.status} |" for x in LAWS.values()]
+    measured = read()
+    rows = []
+    for x in LAWS.values():
+        found = measured.get(x.name, {}).get("agreement", "not measured")
+        against = f"{found}, against {TRIALS[x.name].against}"
+        rows.append(f"| `{x.name}` | {x.source} | {x.predicts} | {x.check} | {against} | {x.status} |")
     head = (
         "# The laws\n\nWritten by `make laws`; `onearm law NAME --help` names a law's parameters, "
-        "`onearm law NAME --out DIR` draws it.\nStatus: exact at any size of the arguments; mean field as the step "
+        "`onearm law NAME --out DIR` draws it,\n`onearm law NAME --simulate --out DIR` draws it beside what holds it "
+        "to account and measures how well they agree.\n\n"
+        "Checked against: what its tests do. Measured agreement: the largest |law - seen| over all points of its "
+        "trial\n(`experiments/law_trials`), also in standard errors (se) of the mean over seeds; of a bound, how much "
+        "of it is used.\n`make agreement` measures all of them again, at the parameters in\n"
+        "`experiments/law_trials/agreement.jsonl`. Where a law neglects terms (mean field, "
+        "asymptotic) its miss is theirs,\nand may be many se of a trial with little noise.\n\n"
+        "Status: exact at any size of the arguments; mean field as the step "
         "size goes to zero; asymptotic to leading order of a stated limit.\n\n"
-        "| law | predicts | source | checked against | status |\n|---|---|---|---|---|\n"
+        "| law | source | predicts | checked against | measured agreement | status |\n|---|---|---|---|---|---|\n"
     )
     return head + "\n".join(rows) + "\n"
 

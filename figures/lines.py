@@ -17,7 +17,10 @@ from figures.style import CYCLE, GREY, rc
 
 @dataclass(frozen=True)
 class Line:
-    """One curve: x and y (T,), its name, an optional band (2, T) around it; dashed for a law beside a simulation."""
+    """One curve: x and y (T,), its name, an optional band (2, T) around it; dashed for a law beside a simulation.
+
+    points: single marks, with the band as bars, where a line between them would promise more than was computed.
+    """
 
     name: str
     x: ArrayLike
@@ -25,6 +28,7 @@ class Line:
     band: ArrayLike | None = None
     dashed: bool = False
     colour: str | None = None
+    points: bool = False
 
 
 def draw_lines(
@@ -64,11 +68,23 @@ def draw_lines(
             colour = line.colour or next(colours)
             if line.band is not None:
                 low, high = np.asarray(line.band, np.float64)
-                axes.fill_between(x, low, high, color=colour, alpha=0.18, lw=0)
+                if line.points:
+                    axes.vlines(x, low, high, color=colour, lw=0.8, clip_on=False)
+                else:
+                    axes.fill_between(x, low, high, color=colour, alpha=0.18, lw=0)
                 highest = max(highest, float(np.nanmax(high)))
-            axes.plot(
-                x, y, color=colour, lw=1.0 if line.dashed else 1.3, ls=(0, (2.2, 1.6)) if line.dashed else "-"
-            )
+            if line.points:
+                axes.plot(x, y, color=colour, ls="none", marker="o", ms=2.8, zorder=4, clip_on=False)
+            else:
+                style = (0, (2.2, 1.6)) if line.dashed else "-"
+                axes.plot(
+                    x,
+                    y,
+                    color=colour,
+                    lw=0.9 if line.dashed else 1.4,
+                    ls=style,
+                    zorder=5 if line.dashed else 3,
+                )
             highest = max(highest, float(np.nanmax(y)))
             left, right = min(left, float(_shown(x, log_x).min())), max(right, float(x.max()))
             if line.name:
@@ -80,7 +96,12 @@ def draw_lines(
         elif not log_y:
             axes.set_ylim(0, min(1.06 * highest, 1.02) if highest <= 1.02 else 1.06 * highest)
         for axis, log in ((axes.xaxis, log_x), (axes.yaxis, log_y)):
-            if log:
+            low, high = sorted(axis.get_view_interval())
+            if log and high < 50 * low:  # powers of ten alone would leave the axis all but bare
+                axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
+                axis.set_major_formatter(lambda value, _: f"{value:g}")
+                axis.set_minor_formatter(NullFormatter())
+            elif log:
                 axis.set_major_locator(LogLocator(numticks=6))
                 axis.set_minor_formatter(NullFormatter())
             else:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import expit, logit, softmax
+from scipy.stats import binom
 
 from theory.laws.arguments import Floats, Values, open_unit, positive, whole
 
@@ -140,6 +141,29 @@ def never_started(p0: ArrayLike, rounds: ArrayLike, rollouts: int = 1) -> Values
     """
     tries = positive("rounds", rounds) * whole("rollouts", rollouts, 1)
     return np.exp(tries * np.log1p(-open_unit("p0", p0)))
+
+
+def reached_at_most(p0: float, eta: float, level: float, rounds: int, likeliest: float) -> Floats:
+    """(rounds + 1,) upper bound of P(T <= t), T = updates until p >= level, with any number of correct arms.
+
+        P(T <= t) <= P(Bin(t, level) >= m),   m = ceil( (logit level - logit p0) / (eta (1 + w)) )
+
+    A success lifts the log-odds by less than eta (1 + w), w the largest wrong arm, which never grows; and until the
+    level is passed a round succeeds with less than its probability.
+    Arguments:
+        p0: success probability of the base policy, all correct arms together.
+        eta: step size.
+        level: success probability to reach, above p0.
+        rounds: last t.
+        likeliest: w, probability of the likeliest wrong arm at the start.
+    Errors: ValueError for a value out of range.
+    Source: derived for this project. Valid when: raw reward, one rollout, SGD, any correct and wrong arms. A bound:
+        `word_chain` is the exact law, where it can be afforded.
+    """
+    rise = float(positive("eta", eta)) * (1 + float(open_unit("likeliest", likeliest)))
+    steps = (logit(open_unit("level", level)) - logit(open_unit("p0", p0))) / rise
+    t = np.arange(whole("rounds", rounds, 0) + 1)
+    return np.asarray(binom.sf(np.ceil(steps - 1e-12) - 1, t, level), dtype=np.float64)
 
 
 def rounds_to_start(p0: ArrayLike, risk: ArrayLike, rollouts: int = 1) -> Values:

@@ -61,6 +61,13 @@ def words(p0: float = 0.2, eta: float = 1.0, correct: int = 2, wrong: int = 3, r
     return {"rounds": np.arange(rounds + 1), "mean": law.mean, "spread over seeds": law.spread}
 
 
+def several(
+    p0: float = 0.1, eta: float = 0.4, level: float = 0.5, wrong: int = 2, rounds: int = 100
+) -> Series:
+    most = birth_chain.reached_at_most(p0, eta, level, rounds, (1 - p0) / wrong)
+    return {"rounds": np.arange(rounds + 1), "reached, at most": most}
+
+
 def drift(rollouts: int = 0) -> Series:
     return {"q": _Q} | {s: two_class.moments(s, _Q, rollouts or None).drift for s in two_class.SIGNALS}
 

@@ -119,3 +119,28 @@ def test_a_high_baseline_leaves_the_arm_again():
 def test_bad_arguments_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_twenty_arms_hold_natural_gradient_without_a_baseline_and_not_with_one():
+    """Mei et al. 2023: K = 20, .97 against .95, the second best arm starts at .88; eta = .1, 60 rounds, 2,000 seeds.
+
+    Without a baseline the seeds that pulled nothing else are as many as the product says (binomial, 1e-5), and their
+    1 - p falls exponentially; with the value baseline streaks end as the damped product says, and none lasts.
+    """
+    reward = [0.97, 0.95, *np.linspace(0.9, 0.0, 18)]
+    start = [0.05, 0.88, *[0.07 / 18] * 18]
+    pulled, final = natural_run(reward, start, 0.1, 0.0, 60, 2000, 3)
+    stuck = (pulled == 1).all(axis=1)
+    survive = np.prod(committal.streak(0.88, 0.1, 59, 0.95))
+    low, high = binom.ppf([5e-6, 1 - 5e-6], 2000, survive)
+    assert low <= stuck.sum() <= high
+    assert survive == pytest.approx(committal.commits_for_ever(0.88, 0.1, 0.95), rel=0.01)
+    others = 1 - final[stuck, 1]
+    assert others.max() < np.exp(-0.1 * 0.95 * 60)  # faster than exp(-eta r m), as 1/p > 1
+    pulled, final = natural_run(reward, start, 0.1, None, 60, 2000, 3)
+    mean_of_others = (np.dot(start, reward) - 0.88 * 0.95) / 0.12
+    for m in (5, 20):
+        survive = np.prod(committal.streak(0.88, 0.1, m - 1, 0.95 - mean_of_others, value=True))
+        low, high = binom.ppf([5e-6, 1 - 5e-6], 2000, survive)
+        assert low <= (pulled[:, :m] == 1).all(axis=1).sum() <= high
+    assert stuck.mean() > 0.2 > 0.001 > (pulled == 1).all(axis=1).mean()

@@ -118,3 +118,32 @@ def test_a_worse_arm_squares_the_time_in_a_corner():
 def test_bad_arguments_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def ladder_time(arms: int, rare: float) -> float:
+    """Time until the best of `arms` has half the mass: rewards 1, .8, ..., each arm `rare` times the next worse one."""
+    reward, start = 1 - 0.2 * np.arange(arms), np.log(rare) * np.arange(arms)[::-1]
+
+    def flow(_, theta):
+        pi = softmax(theta)
+        return pi * (reward - pi @ reward)
+
+    def half(_, theta) -> float:
+        return softmax(theta)[0] - 0.5
+
+    event: Any = half
+    event.terminal = True
+    return solve_ivp(flow, (0, 1e18), start, "LSODA", events=event, rtol=1e-8, atol=1e-10).t_events[0][0]
+
+
+def test_a_ladder_of_corners_takes_a_time_exponential_in_its_length():
+    """Li et al.: T ~ rare^-x with x near 2^(K-1) - 1, found here: 1, 3, 7 for two, three and four arms.
+
+    x between rare = 10^-1.5 and 10^-2 is within an eighth of that; the logit distance to the best arm grows only as
+    K - 1, so its exponent would be 1, 2, 3 if a corner cost no more than the distance.
+    """
+    for arms, wanted in ((2, 1), (3, 3), (4, 7)):
+        x = 2 * np.log10(ladder_time(arms, 1e-2) / ladder_time(arms, 10**-1.5))
+        assert x == pytest.approx(wanted, rel=0.13)
+        if arms > 2:
+            assert x > 1.4 * (arms - 1)

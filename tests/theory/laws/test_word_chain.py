@@ -1,6 +1,7 @@
 """The word chain: one correct arm is the birth chain; several equal enumeration and simulated seeds."""
 
 from itertools import product
+from math import comb
 
 import jax
 import numpy as np
@@ -91,3 +92,28 @@ def test_simulated_seeds_have_its_mean():
 def test_bad_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         word_chain(*arguments)
+
+
+@given(
+    correct=st.lists(st.floats(0.05, 1), min_size=2, max_size=2),
+    wrong=st.lists(st.floats(0.05, 1), min_size=1, max_size=3),
+    eta=st.floats(0.1, 3),
+    level=st.floats(0.1, 0.9),
+)
+def test_no_start_reaches_a_level_faster_than_the_bound(correct, wrong, eta, level):
+    """All words of eight rounds: P(p_8 >= level) is P(T <= 8), since p never falls."""
+    masses = np.array([*correct, *wrong]) / (sum(correct) + sum(wrong))
+    p0 = float(masses[:2].sum())
+    law = word_chain(masses, 2, eta, 8)
+    reached = float(law.probability[law.success >= level].sum())
+    if level > p0:
+        assert reached <= birth_chain.reached_at_most(p0, eta, level, 8, float(masses[2:].max()))[-1] + 1e-9
+
+
+def test_no_mutant_of_the_bound_is_its_formula():
+    """logit .6 - logit .2 = ln 6 = 1.79176; / (.05 1.9) = 18.86: at least 19 of forty rounds at .6."""
+    wanted = sum(comb(40, k) * 0.6**k * 0.4 ** (40 - k) for k in range(19, 41))
+    agrees = lambda f: abs(f(0.2, 0.05, 0.6, 40, 0.9)[-1] - wanted) < 1e-9  # noqa: E731
+    # The number of successes is rounded up, so that a tenth more or less of a part may not show.
+    left = survivors(birth_chain.reached_at_most, agrees, 1.4, equivalent=("1e-12",))
+    assert left == []
