@@ -16,7 +16,7 @@ from bandit_sim.arm_classes import ArmClasses
 from bandit_sim.by_class import ClassEngine, block_of, simulate_classes
 from bandit_sim.engines import AnyArms, Engine, engine_for
 from bandit_sim.keys import root_key, round_key
-from bandit_sim.observe import OBSERVABLES, Observable, Seen, class_masses
+from bandit_sim.observe import OBSERVABLES, Observable, Seen, check_names, class_masses
 from bandit_sim.step import Carry, Knobs, batch_of, check_pair, draw, push, start, update
 from bandit_sim.verifiers import Clean, VerifierSpec, check_verifier
 from theory.curves import Curves
@@ -209,17 +209,11 @@ def _stack(arms: Sequence[AnyArms], dtype: DType | None) -> tuple[Any, list[jax.
 
 def _observables(observe: Observe, rewards: np.ndarray) -> tuple[tuple[str, Observable], ...]:
     rows: dict[str, Observable] = {}
-    for name in observe:
+    for name in check_names(observe, [*OBSERVABLES, "class_mass"], "the engine of these arms"):
         if name == "class_mass":
             rows |= class_masses(tuple(float(x) for x in np.unique(rewards)))
-        elif name in OBSERVABLES:
-            rows[name] = OBSERVABLES[name]
         else:
-            raise ValueError(
-                f"observe: {name!r} is unknown; choose {', '.join([*OBSERVABLES, 'class_mass'])}"
-            )
-    if not rows:
-        raise ValueError("observe is empty; name at least one observable, such as 'success'")
+            rows[name] = OBSERVABLES[name]
     return tuple(rows.items())
 
 

@@ -271,7 +271,7 @@ def _engine(arms: Any, spec: SimulationSpec) -> str:
     if isinstance(arms, ArmClasses):
         if spec.engine == "auto":
             small = arms.arms <= DENSE_UP_TO
-            return "dense" if small else engine_of(arms, spec.rule, spec.verifier, spec.every)
+            return "dense" if small else engine_of(arms, spec.rule, spec.verifier, spec.every, spec.observe)
         if spec.engine in ("dense", "lumped", "event"):
             return spec.engine
         raise ValueError(
