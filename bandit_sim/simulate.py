@@ -14,10 +14,23 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bandit_sim.arm_classes import ArmClasses
 from bandit_sim.by_class import ClassEngine, block_of, simulate_classes
-from bandit_sim.engines import AnyArms, Engine, engine_for
+from bandit_sim.engines import AnyArms, Engine, engine_for, lazy_tree
 from bandit_sim.keys import root_key, round_key
+from bandit_sim.lazy_tree import LazyTree
 from bandit_sim.observe import OBSERVABLES, Observable, Seen, check_names, class_masses
-from bandit_sim.step import Carry, Knobs, batch_of, check_pair, draw, push, start, update
+from bandit_sim.step import (
+    Carry,
+    Knobs,
+    Luck,
+    batch_of,
+    check_decay,
+    check_pair,
+    draw,
+    luck_of,
+    push,
+    start,
+    update,
+)
 from bandit_sim.verifiers import Clean, VerifierSpec, check_verifier
 from theory.curves import Curves
 from theory.rules.rule import Rule
@@ -30,7 +43,7 @@ _NUMBERS_PER_BATCH = 2**22
 
 
 def simulate(
-    arms: AnyArms | ArmClasses,
+    arms: AnyArms | ArmClasses | LazyTree,
     rule: Rule,
     rounds: int,
     seeds: int | range,
@@ -77,6 +90,11 @@ def simulate(
             arms, rule, rounds, seeds, key, observe=observe, every=every, verifier=verifier, dtype=dtype,
             engine=engine, chunk=chunk, progress=progress,
         )  # fmt: skip
+    if isinstance(arms, LazyTree):
+        return _simulate_lazily(
+            arms, rule, rounds, seeds, key, observe=observe, every=every, verifier=verifier, dtype=dtype,
+            devices=devices, engine=engine, chunk=chunk, progress=progress,
+        )  # fmt: skip
     if engine != "auto":
         raise ValueError(
             f'engine = {engine!r} with {type(arms).__name__}; these arms have one engine, give "auto"'
@@ -87,6 +105,39 @@ def simulate(
         progress=progress,
     )  # fmt: skip
     return curves
+
+
+def _simulate_lazily(
+    arms: LazyTree,
+    rule: Rule,
+    rounds: int,
+    seeds: int | range,
+    key: int | jax.Array,
+    *,
+    observe: Observe,
+    every: int,
+    verifier: VerifierSpec | None,
+    dtype: DType | None,
+    devices: Sequence[Device] | None,
+    engine: ClassEngine,
+    chunk: int | None,
+    progress: Callable[[int, int], object] | None,
+) -> Curves:
+    """What `simulate` does with a lazy tree."""
+    if devices is not None or engine != "auto":
+        raise ValueError(
+            "devices, engine: a lazy tree runs on the first device by an engine of its own; leave both out"
+        )
+    block = block_of(seeds, rounds=rounds, every=every, chunk=1 if chunk is None else chunk)
+    at, size = np.arange(0, rounds, every), chunk or 64
+    parts: list[dict[str, np.ndarray]] = []
+    with jax.enable_x64(True) if dtype == "float64" else nullcontext():
+        for first in range(0, len(block), size):
+            part = block[first : first + size]
+            parts.append(lazy_tree.run(arms, rule, at, part, key, verifier=verifier, observe=observe))
+            if progress is not None:
+                progress(min(first + size, len(block)), len(block))
+    return Curves({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, at=at)
 
 
 def simulate_grid(
@@ -117,8 +168,9 @@ def simulate_grid(
     rule = _common_rule([rule for _, rule in cases])
     check_pair(engine, rule)
     verifier = Clean() if verifier is None else verifier
-    for arms, _ in cases:
+    for arms, case_rule in cases:
         check_verifier(verifier, arms.reward, arms.flip)
+        check_decay(arms, case_rule, rounds)
     devices = list(devices) if devices is not None else jax.devices()[:1]
     with jax.enable_x64(True) if dtype == "float64" else nullcontext():
         structure, stacked = _stack([arms for arms, _ in cases], dtype)
@@ -237,15 +289,21 @@ def _run(
         seed_key = jax.random.fold_in(root, seed)
         begin = start(engine, rule, arms, knobs)
 
-        def advance(held: tuple[Carry, list[Any]], round: jax.Array) -> tuple[tuple[Carry, list[Any]], Seen]:
-            carry, memories = held
-            key = round_key(seed_key, round)
-            draws = draw(engine, rule, verifier, arms, carry.state, key, knobs)
+        def luck_at(round: jax.Array) -> Luck:
+            return luck_of(engine, rule, verifier, arms, round_key(seed_key, round), begin.state.dtype)
+
+        def advance(
+            held: tuple[Carry, list[Any]], now: tuple[jax.Array, Luck]
+        ) -> tuple[tuple[Carry, list[Any]], Seen]:
+            (carry, memories), (round, luck) = held, now
+            draws = draw(engine, rule, verifier, arms, carry.state, luck, knobs)
             after, pushed = update(engine, rule, arms, carry, draws, knobs)
 
             def again(number: jax.Array) -> jax.Array:
-                virtual = jax.random.fold_in(jax.random.fold_in(key, 2**32 - 2), number)
-                drawn = draw(engine, rule, verifier, arms, carry.state, virtual, knobs)
+                virtual = jax.random.fold_in(round_key(seed_key, round), 2**32 - 2)
+                virtual = jax.random.fold_in(virtual, number)
+                chance = luck_of(engine, rule, verifier, arms, virtual, begin.state.dtype)
+                drawn = draw(engine, rule, verifier, arms, carry.state, chance, knobs)
                 batch = batch_of(engine, rule, arms, carry, drawn)
                 return push(engine, rule, arms, carry.state, carry.memory, batch, drawn)[0].direction
 
@@ -256,20 +314,34 @@ def _run(
             ]
             return (after, kept), seen
 
-        def record(held: tuple[Carry, list[Any]], index: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
-            first = index * jnp.uint32(every)
-            after, seen = advance(held, first)
+        def record(
+            held: tuple[Carry, list[Any]], now: tuple[jax.Array, Luck]
+        ) -> tuple[Any, dict[str, jax.Array]]:
+            """One recorded round, and the others up to the next; now holds (gap,) rounds and their luck."""
+            after, seen = advance(held, jax.tree.map(lambda x: x[0], now))
             noted = {
                 name: row.value(seen, memory) for (name, row), memory in zip(observe, held[1], strict=True)
             }
-            if every > 1:
-                later = first + jnp.arange(1, every, dtype=jnp.uint32)
-                after, _ = jax.lax.scan(lambda h, r: (advance(h, r)[0], None), after, later)
+            if gap > 1:
+                others = jax.tree.map(lambda x: x[1:], now)
+                after, _ = jax.lax.scan(lambda h, x: (advance(h, x)[0], None), after, others)
+            if every > gap:
+                later = now[0][0] + jnp.arange(gap, every, dtype=jnp.uint32)
+                after, _ = jax.lax.scan(lambda h, r: (advance(h, (r, luck_at(r)))[0], None), after, later)
             return after, noted
 
+        def several(held: tuple[Carry, list[Any]], block: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
+            index = block * jnp.uint32(together) + jnp.arange(together, dtype=jnp.uint32)
+            rounds = index[:, None] * jnp.uint32(every) + jnp.arange(gap, dtype=jnp.uint32)
+            return jax.lax.scan(record, held, (rounds, jax.vmap(jax.vmap(luck_at))(rounds)))
+
+        # Random numbers are made for about 64 rounds at once: `together` records of the first `gap` rounds of each.
+        gap = every if every <= 64 else 1
+        blocks = -(-records * gap // 64)
+        together = -(-records // blocks)
         memories = [None if row.start is None else row.start(engine, arms, begin.state) for _, row in observe]
-        _, noted = jax.lax.scan(record, (begin, memories), jnp.arange(records, dtype=jnp.uint32))
-        return noted
+        _, noted = jax.lax.scan(several, (begin, memories), jnp.arange(blocks, dtype=jnp.uint32))
+        return jax.tree.map(lambda x: x.reshape(blocks * together)[:records], noted)
 
     def one_case(leaves: list[jax.Array], knobs: Knobs) -> dict[str, jax.Array]:
         arms = jax.tree.unflatten(structure, leaves)
