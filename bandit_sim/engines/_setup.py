@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -91,12 +91,15 @@ def set_up(
     )
 
 
-def until_it_fits(classes: Classes, carry: Any, chunk: Callable[[Any], Any], first_alone: FirstAlone) -> Any:
-    """chunk(carry) = (overflow, ...), repeated with twice the slots and the same draws while a seed ran out of them."""
+def until_it_fits(classes: Classes, carry: Any, chunk: partial[Any], first_alone: FirstAlone) -> Any:
+    """chunk(carry) = (overflow, ...), repeated with twice the slots and the same draws while a seed ran out of them.
+
+    The first argument that `chunk` holds is the plan it is compiled for.
+    """
     number = classes.logit.shape[0]
     while True:
         rows = carry.policy.logit.shape[0]
-        overflow, *results = first_alone(rows, partial(chunk, carry))
+        overflow, *results = first_alone((rows, chunk.args[0]), partial(chunk, carry))
         if not overflow:
             return results
         carry = carry._replace(policy=grow(carry.policy, rows_for(number, 2 * (rows - number))))

@@ -109,15 +109,18 @@ def run(
     def one_block(block: int) -> dict[str, Floats]:
         carry, block_key = base, jax.random.fold_in(setup.root, block)
         found: dict[str, list[np.ndarray]] = {name: [] for name in plan.keys}
-        for chunk in range(int(rounds[-1]) // plan.length + 1):
+        chunks = int(rounds[-1]) // plan.length + 1
+        for chunk in range(chunks):
             begin = chunk * plan.length
             wanted = rounds[(rounds >= begin) & (rounds < begin + plan.length)] - begin
             steps = min(plan.length, int(rounds[-1]) + 1 - begin)
             record = np.zeros(plan.length, bool)
             record[wanted] = True
             chunk_key = jax.random.fold_in(block_key, chunk)
+            # Even asking whether to record costs a fifth of a cheap round, so most chunks are compiled without.
+            this = plan if len(wanted) or chunks < 8 else plan._replace(keys=())
             call = partial(
-                _chunk, plan, classes, setup.table, rows, key=chunk_key, steps=steps, record=record
+                _chunk, this, classes, setup.table, rows, key=chunk_key, steps=steps, record=record
             )
             carry, outputs = until_it_fits(classes, carry, call, first_alone)
             if len(wanted):
@@ -172,10 +175,11 @@ def _chunk(
     def one_round(t: Any, loop: tuple[Carry, jax.Array, dict[str, jax.Array]]) -> Any:
         carry, overflow, outputs = loop
         policy, memory, lost = carry
-        fresh = jax.lax.cond(
-            record[t], lambda: note(t, carry), lambda: {k: jnp.zeros(BLOCK, dtype) for k in outputs}
-        )
-        outputs = {k: jax.lax.dynamic_update_index_in_dim(v, fresh[k], t, 0) for k, v in outputs.items()}
+        if outputs:
+            fresh = jax.lax.cond(
+                record[t], lambda: note(t, carry), lambda: {k: jnp.zeros(BLOCK, dtype) for k in outputs}
+            )
+            outputs = {k: jax.lax.dynamic_update_index_in_dim(v, fresh[k], t, 0) for k, v in outputs.items()}
         if lost is not None:
             lost = lost + best_gap(*looked_at(policy)[:2])
         if isinstance(policy, Listed):
