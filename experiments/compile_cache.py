@@ -27,7 +27,7 @@ def folder() -> Path:
 
 
 def keep_compiled() -> bool:
-    """Let JAX keep what takes it half a second to compile; whether it does. Called by commands, never at import.
+    """Let JAX keep what takes it a tenth of a second to compile; whether it does. Called by commands, never at import.
 
     $ONEARM_COMPILE_CACHE = off leaves it out. A folder that cannot be written costs one warning.
     """
@@ -49,5 +49,5 @@ def keep_compiled() -> bool:
     import jax
 
     jax.config.update("jax_compilation_cache_dir", str(where))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     return True

@@ -30,7 +30,7 @@ class Seen(NamedTuple):
         cohorts: the policy before the round's update.
         rewards, pulled, weight: (n, S) the round's rollouts.
         touched: (R, S) arms of each row that ever got a weight, before the round.
-        lost: (S,) regret before the round; () where nobody asks.
+        lost: (S,) regret before the round; zero where nobody asks.
         again: pulls (m n, S) and weights of m = `VIRTUAL` rounds drawn from the same policy, round by round.
     """
 

@@ -104,9 +104,10 @@ def pick(classes: Classes, cohorts: Cohorts, mass: Array, uniform: Array) -> Pul
 
     row, below, _ = fold(pass_by, (zero, zero, zero), mass)
     row = pin(classes, jnp.minimum(row, mass.shape[0] - 1))
-    unit, number = at(classes, cohorts.unit, row), at(classes, arms_in(classes, cohorts), row)
+    logit, number = at(classes, cohorts.logit, row), at(classes, arms_in(classes, cohorts), row)
+    unit = pin(classes, jnp.exp(logit - cohorts.top))  # cheaper than to gather it
     member = pin(classes, jnp.minimum(jnp.floor((aim - below) / unit), number - 1))
-    return Pulled(row, member, at(classes, cohorts.kind, row), at(classes, cohorts.logit, row), unit)
+    return Pulled(row, member, at(classes, cohorts.kind, row), logit, unit)
 
 
 def for_each(pull: Callable[..., Pulled], *given: Array) -> Pulled:

@@ -18,7 +18,7 @@ from bandit_sim.engines._observables import Seen, best_gap, check_observe, in_or
 from bandit_sim.engines._rows import WIDE, Classes, look_up, total
 from bandit_sim.engines._setup import set_up, until_it_fits
 from bandit_sim.engines._uniforms import uniforms
-from bandit_sim.engines._weigh import How, Table, check_rule, weigh, weigh_by_table
+from bandit_sim.engines._weigh import How, Table, weigh, weigh_by_table
 from bandit_sim.engines.cohorts import Cohorts, Pulled, for_each, pick, start, step
 from bandit_sim.engines.listed import Listed, Rows
 from bandit_sim.observe import VIRTUAL
@@ -87,7 +87,6 @@ def run(
         two rollouts meet in one arm of a class of n with a probability that is 1/n up to 1e-16.
     """
     rounds, names = round_numbers(at), check_observe(observe)
-    check_rule(rule)
     if special and birth.applies(arms, rule, verifier, rounds):
         return birth.run(arms, rule, rounds, seeds, key, observe=names)
     draws = rule.rollouts * (1 if verifier is None else 2)

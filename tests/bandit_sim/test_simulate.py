@@ -4,9 +4,9 @@ import pytest
 from scipy import stats
 
 from bandit_sim import Arms, ParticleArms, TreeArms, expected_step, replay, simulate
+from bandit_sim._scan import run_seeds
 from bandit_sim.engines._sampling import choose, choose_by_mass, fine_uniform
 from bandit_sim.keys import rollout_keys, root_key, round_key
-from bandit_sim.simulate import _run
 
 
 def all_kinds(token_model):
@@ -143,7 +143,7 @@ def test_compiled_code_is_reused_for_arms_of_the_same_shape(make_rule, token_mod
     before = None
     for seed in range(3):
         simulate(TreeArms.from_tree(token_model(seed).tree()), rule, 5, 8, seed)
-        size = _run._cache_size()  # type: ignore[attr-defined]
+        size = run_seeds._cache_size()  # type: ignore[attr-defined]
         assert before is None or size == before
         before = size
 

@@ -147,6 +147,16 @@ def test_no_bit_of_listed_rows_depends_on_the_seeds_or_the_rounds_recorded():
         assert np.array_equal(full[name][1050:1060, 1:], part[name]), name
 
 
+@pytest.mark.parametrize("name", ["rows", "cohorts", "group"])
+def test_chunks_that_record_nothing_change_no_bit(name):
+    """Of eight chunks and more, those without a recorded round are programs of their own."""
+    run, arms, rule = RUNS[name]
+    last = 8 * (128 if rule.rollouts == 1 else 64)
+    full = run(arms, rule, np.arange(0, last + 1, 16), 40, 5)["success"]
+    assert np.array_equal(run(arms, rule, [0, last], 40, 5)["success"], full[:, [0, -1]])
+    assert np.ptp(full[:, -1]) > 0
+
+
 @pytest.mark.parametrize(
     ("observe", "message"),
     [
