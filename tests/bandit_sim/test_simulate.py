@@ -79,7 +79,9 @@ def test_many_arms_are_drawn_by_blocks_as_by_one_running_sum(arms):
     assert np.all((above[chosen] > target - slack) & (above[chosen] - mass[chosen] < target + slack))
     real = np.flatnonzero(mass)
     assert ends[0] == real[0]
-    assert mass[ends[1]] > 0 and above[ends[1]] > mass.sum() - slack, "what comes after it is lost in rounding"
+    assert mass[ends[1]] > 0 and above[ends[1]] > mass.sum() - slack, (
+        "what comes after it is lost in rounding"
+    )
 
 
 def test_sampling_frequencies_pass_a_chi_square_test():

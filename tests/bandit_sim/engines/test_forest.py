@@ -1,5 +1,7 @@
 """Queries with a tree each: one token deep they are Contexts, without overlap they are trees apart."""
 
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
@@ -14,7 +16,8 @@ OVERLAPS = {"within": 1.0, "cross": 0.3, "wrong_overlap": 0.5}
 
 
 def forest(p0=P0, depth=1, **fields):
-    return synthetic_forest(p0, **({"correct": 2, "wrong": 4, "depth": depth} | OVERLAPS | fields))
+    given: dict[str, Any] = {"correct": 2, "wrong": 4, "depth": depth} | OVERLAPS | fields
+    return synthetic_forest(p0, **given)
 
 
 def test_one_token_deep_it_is_contexts_draw_by_draw(make_rule):
