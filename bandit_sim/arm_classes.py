@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jax.tree_util import register_dataclass
 from numpy.typing import ArrayLike, NDArray
-from scipy import special, stats
+from scipy import special
 
 from bandit_sim._checks import check_mass, check_reward, check_shape, concrete, floats
 from bandit_sim.arms import Arms
@@ -250,7 +250,7 @@ def _power_sum(first: int, after: int, exponent: float) -> float:
 def _normal_bins(number: int, sigma: float, classes: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """(log mass of one arm, count) of equal bins of log mass, counts rounded by largest remainder."""
     edge = np.linspace(-SPREAD, SPREAD, classes + 1)
-    share = np.diff(stats.norm.cdf(edge))
+    share = np.diff(special.ndtr(edge))
     wanted = number * share / share.sum()
     count = np.array([int(w) for w in wanted], np.int64)
     order = np.argsort(count - wanted, kind="stable")
@@ -261,7 +261,7 @@ def _normal_bins(number: int, sigma: float, classes: int) -> tuple[NDArray[np.fl
             break
         count[order[i]] += int(np.sign(short))
     # E[exp(sigma z); z in bin] = exp(sigma^2 / 2) P(z - sigma in bin).
-    inside = np.diff(stats.norm.cdf(edge - sigma))
+    inside = np.diff(special.ndtr(edge - sigma))
     keep = count > 0
     mean = np.log(np.maximum(inside, 1e-300)) - np.log(share) + sigma**2 / 2
     return mean[keep], count[keep]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jax.tree_util import register_dataclass
@@ -116,7 +116,11 @@ class TreeArms:
         reward: (L,) reward of the leaf.
         kernel: (E, E) inner products of the edges' scores.
         flip: (L,) chance that a noisy verifier misjudges the leaf; None is 0 for all.
-    Errors: ValueError naming the leaf.
+        query: (L,) the query that the leaf answers, of a forest with a tree for each, training queries first;
+            None is one query.
+        training: queries trained on; the others are held out.
+        batch: queries per round, drawn without replacement.
+    Errors: ValueError naming the leaf or the batch.
     Valid when: a tail's tokens are alike: each has an equal share of its log-probability, and the tail moves
         with their mean weight.
     """
@@ -130,11 +134,18 @@ class TreeArms:
     reward: Array
     kernel: Array
     flip: Array | None = None
+    query: Array | None = None
+    training: int = field(default=1, metadata={"static": True})
+    batch: int = field(default=1, metadata={"static": True})
 
     def __post_init__(self) -> None:
         if concrete(self.reward):
             check_reward(self.reward)
             check_flip(self.flip, self.reward)
+            if not 1 <= self.batch <= self.training:
+                raise ValueError(
+                    f"batch = {self.batch} of {self.training} training queries; give 1 to all of them"
+                )
 
     @classmethod
     def from_tree(cls, tree: ResponseTree, tokens: int | None = None) -> TreeArms:

@@ -11,6 +11,7 @@ import numpy as np
 from bandit_sim.arm_classes import ArmClasses
 from bandit_sim.engines import event, lumped
 from bandit_sim.engines._blocks import BLOCK
+from bandit_sim.engines._observables import SAMPLED
 from bandit_sim.verifiers import Clean, VerifierSpec, check_verifier
 from theory.curves import Curves
 from theory.rules.rule import Rule
@@ -21,9 +22,13 @@ QUIET = 0.05
 
 
 def engine_of(
-    arms: ArmClasses, rule: Rule, verifier: VerifierSpec | None, every: int
+    arms: ArmClasses, rule: Rule, verifier: VerifierSpec | None, every: int, observe: Sequence[str] = ()
 ) -> Literal["lumped", "event"]:
-    """The cheaper engine: `event` where it carries the rule, and few rounds move anything or few are recorded."""
+    """The cheaper engine: `event` where it carries the rule and what is observed, and few rounds move anything or few
+    are recorded.
+    """
+    if set(observe) & set(SAMPLED):
+        return "lumped"
     busy = event.busy_share(arms, rule, _law(verifier))
     return "event" if busy is not None and (busy < QUIET or every >= 16) else "lumped"
 
@@ -47,7 +52,7 @@ def simulate_classes(
     block = block_of(seeds, rounds=rounds, every=every, chunk=1 if chunk is None else chunk)
     flip = np.asarray(arms.flip)
     check_verifier(Clean() if verifier is None else verifier, arms.reward, flip if flip.any() else None)
-    chosen = engine_of(arms, rule, verifier, every) if engine == "auto" else engine
+    chosen = engine_of(arms, rule, verifier, every, observe) if engine == "auto" else engine
     run = {"lumped": lumped.run, "event": event.run}[chosen]
     at = np.arange(0, rounds, every)
     size = BLOCK * -(-(chunk or BLOCK) // BLOCK)

@@ -44,7 +44,7 @@ def _expected_step(engine: Engine, rule: Rule, verifier: VerifierSpec, arms: Any
         return engine.success(arms, update(engine, rule, arms, base, draws, knobs)[0].state) - before
 
     everything = jnp.arange(truth.shape[0], dtype=jnp.int32)
-    _, mask = engine.token_logprobs(arms, base.state, everything)
+    mask = engine.token_mask(arms, everything, base.state.dtype)
     rewards, chances = verifier.law(truth, *length_and_flip(arms, everything, mask))
     total = jnp.zeros_like(before)
     mass = engine.frequency(arms).astype(before.dtype) * jnp.exp(engine.log_probabilities(arms, base.state))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -150,6 +150,22 @@ OBSERVABLES: dict[str, Observable] = {
     ),
 }
 """`class_mass` is recorded as one metric per class of equal true reward, see `class_masses`."""
+
+
+def check_names(observe: Sequence[str], has: Sequence[str], who: str, instead: str = "") -> tuple[str, ...]:
+    """The names without repetition.
+
+    Errors: ValueError for none, an unknown one, or one that `who` (which has `has`) does not record; `instead` says
+    who does.
+    """
+    for name in observe:
+        if name not in (*has, *OBSERVABLES, "class_mass"):
+            raise ValueError(f"observe: {name!r} is unknown; choose {', '.join(has)}")
+        if name not in has:
+            raise ValueError(f"observe: {name!r} is not recorded by {who}; {instead}")
+    if not observe:
+        raise ValueError("observe is empty; name at least one observable, such as 'success'")
+    return tuple(dict.fromkeys(observe))
 
 
 @cache  # the same levels give the same functions, so that compiled code is found again

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bandit_sim.engines import AnyArms, Engine, engine_for
-from bandit_sim.step import Carry, Draws, check_pair, knobs_of, start, update
+from bandit_sim.step import Carry, Draws, check_decay, check_pair, knobs_of, start, update
 from theory.rules.rule import Rule
 
 
@@ -26,6 +26,7 @@ def replay(arms: AnyArms, rule: Rule, choices: ArrayLike, rewards: ArrayLike) ->
     engine = engine_for(arms)
     check_pair(engine, rule)
     chosen, paid = np.asarray(choices), np.asarray(rewards)
+    check_decay(arms, rule, chosen.shape[1] if chosen.ndim == 3 else 0)
     pulls = rule.rollouts * engine.pick(arms, jax.random.key(0)).shape[0]
     if chosen.ndim != 3 or chosen.shape[2] != pulls or paid.shape != chosen.shape:
         raise ValueError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -12,12 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from bandit_sim._scan import run_seeds
 from bandit_sim.arm_classes import ArmClasses
 from bandit_sim.by_class import ClassEngine, block_of, simulate_classes
-from bandit_sim.engines import AnyArms, Engine, engine_for
-from bandit_sim.keys import root_key, round_key
-from bandit_sim.observe import OBSERVABLES, Observable, Seen, class_masses
-from bandit_sim.step import Carry, Knobs, batch_of, check_pair, draw, push, start, update
+from bandit_sim.engines import AnyArms, engine_for, lazy_tree
+from bandit_sim.keys import root_key
+from bandit_sim.lazy_tree import LazyTree
+from bandit_sim.observe import OBSERVABLES, Observable, check_names, class_masses
+from bandit_sim.step import Knobs, check_decay, check_pair
 from bandit_sim.verifiers import Clean, VerifierSpec, check_verifier
 from theory.curves import Curves
 from theory.rules.rule import Rule
@@ -30,7 +31,7 @@ _NUMBERS_PER_BATCH = 2**22
 
 
 def simulate(
-    arms: AnyArms | ArmClasses,
+    arms: AnyArms | ArmClasses | LazyTree,
     rule: Rule,
     rounds: int,
     seeds: int | range,
@@ -77,6 +78,11 @@ def simulate(
             arms, rule, rounds, seeds, key, observe=observe, every=every, verifier=verifier, dtype=dtype,
             engine=engine, chunk=chunk, progress=progress,
         )  # fmt: skip
+    if isinstance(arms, LazyTree):
+        return _simulate_lazily(
+            arms, rule, rounds, seeds, key, observe=observe, every=every, verifier=verifier, dtype=dtype,
+            devices=devices, engine=engine, chunk=chunk, progress=progress,
+        )  # fmt: skip
     if engine != "auto":
         raise ValueError(
             f'engine = {engine!r} with {type(arms).__name__}; these arms have one engine, give "auto"'
@@ -87,6 +93,39 @@ def simulate(
         progress=progress,
     )  # fmt: skip
     return curves
+
+
+def _simulate_lazily(
+    arms: LazyTree,
+    rule: Rule,
+    rounds: int,
+    seeds: int | range,
+    key: int | jax.Array,
+    *,
+    observe: Observe,
+    every: int,
+    verifier: VerifierSpec | None,
+    dtype: DType | None,
+    devices: Sequence[Device] | None,
+    engine: ClassEngine,
+    chunk: int | None,
+    progress: Callable[[int, int], object] | None,
+) -> Curves:
+    """What `simulate` does with a lazy tree."""
+    if devices is not None or engine != "auto":
+        raise ValueError(
+            "devices, engine: a lazy tree runs on the first device by an engine of its own; leave both out"
+        )
+    block = block_of(seeds, rounds=rounds, every=every, chunk=1 if chunk is None else chunk)
+    at, size = np.arange(0, rounds, every), chunk or 64
+    parts: list[dict[str, np.ndarray]] = []
+    with jax.enable_x64(True) if dtype == "float64" else nullcontext():
+        for first in range(0, len(block), size):
+            part = block[first : first + size]
+            parts.append(lazy_tree.run(arms, rule, at, part, key, verifier=verifier, observe=observe))
+            if progress is not None:
+                progress(min(first + size, len(block)), len(block))
+    return Curves({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, at=at)
 
 
 def simulate_grid(
@@ -117,8 +156,9 @@ def simulate_grid(
     rule = _common_rule([rule for _, rule in cases])
     check_pair(engine, rule)
     verifier = Clean() if verifier is None else verifier
-    for arms, _ in cases:
+    for arms, case_rule in cases:
         check_verifier(verifier, arms.reward, arms.flip)
+        check_decay(arms, case_rule, rounds)
     devices = list(devices) if devices is not None else jax.devices()[:1]
     with jax.enable_x64(True) if dtype == "float64" else nullcontext():
         structure, stacked = _stack([arms for arms, _ in cases], dtype)
@@ -138,7 +178,7 @@ def simulate_grid(
         for first in range(0, len(block), size):
             numbers = (np.arange(first, first + size) * block.step + block.start).astype(np.uint32)
             shared = jax.device_put(numbers, NamedSharding(mesh, PartitionSpec("seeds")))
-            seen = _run(
+            seen = run_seeds(
                 engine,
                 rule,
                 verifier,
@@ -209,76 +249,9 @@ def _stack(arms: Sequence[AnyArms], dtype: DType | None) -> tuple[Any, list[jax.
 
 def _observables(observe: Observe, rewards: np.ndarray) -> tuple[tuple[str, Observable], ...]:
     rows: dict[str, Observable] = {}
-    for name in observe:
+    for name in check_names(observe, [*OBSERVABLES, "class_mass"], "the engine of these arms"):
         if name == "class_mass":
             rows |= class_masses(tuple(float(x) for x in np.unique(rewards)))
-        elif name in OBSERVABLES:
-            rows[name] = OBSERVABLES[name]
         else:
-            raise ValueError(
-                f"observe: {name!r} is unknown; choose {', '.join([*OBSERVABLES, 'class_mass'])}"
-            )
-    if not rows:
-        raise ValueError("observe is empty; name at least one observable, such as 'success'")
+            rows[name] = OBSERVABLES[name]
     return tuple(rows.items())
-
-
-@partial(jax.jit, static_argnames=("engine", "rule", "verifier", "observe", "every", "records", "structure"))
-def _run(
-    engine: Engine,
-    rule: Rule,
-    verifier: VerifierSpec,
-    observe: tuple[tuple[str, Observable], ...],
-    every: int,
-    records: int,
-    structure: Any,
-    stacked: list[jax.Array],
-    knobs: Knobs,
-    root: jax.Array,
-    seeds: jax.Array,
-) -> dict[str, jax.Array]:
-    """Each observable as (cases, seeds, records)."""
-
-    def one_seed(arms: Any, knobs: Knobs, seed: jax.Array) -> dict[str, jax.Array]:
-        seed_key = jax.random.fold_in(root, seed)
-        begin = start(engine, rule, arms, knobs)
-
-        def advance(held: tuple[Carry, list[Any]], round: jax.Array) -> tuple[tuple[Carry, list[Any]], Seen]:
-            carry, memories = held
-            key = round_key(seed_key, round)
-            draws = draw(engine, rule, verifier, arms, carry.state, key, knobs)
-            after, pushed = update(engine, rule, arms, carry, draws, knobs)
-
-            def again(number: jax.Array) -> jax.Array:
-                virtual = jax.random.fold_in(jax.random.fold_in(key, 2**32 - 2), number)
-                drawn = draw(engine, rule, verifier, arms, carry.state, virtual, knobs)
-                batch = batch_of(engine, rule, arms, carry, drawn)
-                return push(engine, rule, arms, carry.state, carry.memory, batch, drawn)[0].direction
-
-            seen = Seen(engine, arms, carry, draws, pushed, again)
-            kept = [
-                memory if row.remember is None else row.remember(seen, memory)
-                for (_, row), memory in zip(observe, memories, strict=True)
-            ]
-            return (after, kept), seen
-
-        def record(held: tuple[Carry, list[Any]], index: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
-            first = index * jnp.uint32(every)
-            after, seen = advance(held, first)
-            noted = {
-                name: row.value(seen, memory) for (name, row), memory in zip(observe, held[1], strict=True)
-            }
-            if every > 1:
-                later = first + jnp.arange(1, every, dtype=jnp.uint32)
-                after, _ = jax.lax.scan(lambda h, r: (advance(h, r)[0], None), after, later)
-            return after, noted
-
-        memories = [None if row.start is None else row.start(engine, arms, begin.state) for _, row in observe]
-        _, noted = jax.lax.scan(record, (begin, memories), jnp.arange(records, dtype=jnp.uint32))
-        return noted
-
-    def one_case(leaves: list[jax.Array], knobs: Knobs) -> dict[str, jax.Array]:
-        arms = jax.tree.unflatten(structure, leaves)
-        return jax.vmap(lambda seed: one_seed(arms, knobs, seed))(seeds)
-
-    return jax.vmap(one_case)(stacked, knobs)

@@ -6,8 +6,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
+from bandit_sim._checks import concrete
 from bandit_sim.engines import Engine
 from bandit_sim.engines._sampling import fine_uniform
 from bandit_sim.keys import rollout_keys
@@ -56,6 +58,22 @@ class Carry(NamedTuple):
     round: jax.Array | None
 
 
+class Luck(NamedTuple):
+    """One round's random numbers, which no policy changes: of many rounds they are made at once, far cheaper.
+
+    Arguments:
+        picked: (B,) the queries of the round's batch.
+        keys: (n,) of the rollouts, query by query.
+        uniform: (n,) what a rollout is chosen by.
+        paid: (n,) what its verifier's chance is decided by.
+    """
+
+    picked: jax.Array
+    keys: jax.Array
+    uniform: jax.Array
+    paid: jax.Array
+
+
 class Draws(NamedTuple):
     """One round's rollouts: what was pulled, what it was paid, for which query, and which are there."""
 
@@ -82,6 +100,18 @@ def check_pair(engine: Engine, rule: Rule) -> None:
         )
 
 
+def check_decay(arms: Any, rule: Rule, rounds: int) -> None:
+    """Reject weight decay that would bring an arm of logit -inf (`engines._single.IMPOSSIBLE`) to life."""
+    decay, logits = getattr(rule.optimiser, "weight_decay", 0), getattr(arms, "logits", None)
+    if not decay or logits is None or not concrete(logits) or np.isfinite(np.asarray(logits)).all():
+        return
+    if (halvings := rule.optimiser.eta * decay * rounds) > 50:
+        raise ValueError(
+            f"eta * weight_decay * rounds = {halvings:.3g} with an arm of logit -inf, which so much decay would make "
+            "possible; drop the arm, or keep the product below 50"
+        )
+
+
 def start(engine: Engine, rule: Rule, arms: Any, knobs: Knobs) -> Carry:
     """The carry before the first round: the base policy."""
     state = engine.init(arms)
@@ -94,29 +124,38 @@ def start(engine: Engine, rule: Rule, arms: Any, knobs: Knobs) -> Carry:
     )
 
 
+def luck_of(
+    engine: Engine, rule: Rule, verifier: VerifierSpec, arms: Any, key: jax.Array, dtype: Any
+) -> Luck:
+    """The random numbers of the round whose key is `key`, for the rollouts of `rule.roles` query by query."""
+    picked = engine.pick(arms, jax.random.fold_in(key, 2**32 - 1))
+    keys = rollout_keys(key, len(picked), rule.rollouts, rule.drawn)
+    uniform = jax.vmap(lambda k: fine_uniform(k, dtype))(keys)
+    paid = jnp.zeros_like(uniform)
+    if verifier.random:
+        paid = jax.vmap(lambda k: fine_uniform(jax.random.fold_in(k, REWARD_STREAM), dtype))(keys)
+    return Luck(picked, keys, uniform, paid)
+
+
 def draw(
     engine: Engine,
     rule: Rule,
     verifier: VerifierSpec,
     arms: Any,
     state: jax.Array,
-    key: jax.Array,
+    luck: Luck,
     knobs: Knobs,
 ) -> Draws:
-    """The rollouts of one round whose key is `key`: those of `rule.roles` for each query, query by query."""
-    picked = engine.pick(arms, jax.random.fold_in(key, 2**32 - 1))
+    """The rollouts of one round with these random numbers: those of `rule.roles` for each query, query by query."""
+    picked = luck.picked
     queries = jnp.repeat(picked, rule.drawn)
     roles = jnp.tile(jnp.asarray(rule.roles, jnp.int32), len(picked))
-    keys = rollout_keys(key, len(picked), rule.rollouts, rule.drawn)
-    choices = engine.sample(arms, state, keys, queries)
+    choices = engine.sample(arms, state, luck.keys, luck.uniform, queries)
     if GREEDY in rule.roles:
         choices = jnp.where(roles == GREEDY, engine.greedy(arms, state, queries), choices)
     rewards = jnp.asarray(arms.reward, state.dtype)[choices]
-    length, flip = length_and_flip(arms, choices, engine.token_logprobs(arms, state, choices)[1])
-    uniform = jnp.zeros_like(rewards)
-    if verifier.random:
-        uniform = jax.vmap(lambda k: fine_uniform(jax.random.fold_in(k, REWARD_STREAM), rewards.dtype))(keys)
-    rewards = verifier.pay(uniform, rewards, length, flip)
+    length, flip = length_and_flip(arms, choices, engine.token_mask(arms, choices, state.dtype))
+    rewards = verifier.pay(luck.paid, rewards, length, flip)
     number = jnp.tile(jnp.arange(rule.drawn, dtype=jnp.int32), len(picked))
     return Draws(choices, rewards, queries, (roles != SAMPLED) | (number < knobs.rollouts))
 
@@ -166,11 +205,11 @@ def update(
     carry = _refreshed(rule, carry)
     batch = batch_of(engine, rule, arms, carry, draws)
     first, memory = push(engine, rule, arms, carry.state, carry.memory, batch, draws)
-    state, optimiser = _ascend(rule, carry.state, carry.optimiser, first.direction, knobs)
+    state, optimiser = ascend(rule, carry.state, carry.optimiser, first.direction, knobs)
     for _ in range(1, rule.epochs):
         later = batch._replace(logprobs=_logs(engine, arms, state, draws)[0])
         pushed, memory = push(engine, rule, arms, state, carry.memory, later, draws)
-        state, optimiser = _ascend(rule, state, optimiser, pushed.direction, knobs)
+        state, optimiser = ascend(rule, state, optimiser, pushed.direction, knobs)
     known = ((draws.choices >= 0) & draws.present).any()
     after = carry._replace(state=state, optimiser=optimiser, memory=memory)
     after = jax.tree.map(lambda new, old: jnp.where(known, new, old), after, carry)
@@ -187,7 +226,7 @@ def _refreshed(rule: Rule, carry: Carry) -> Carry:
     return carry._replace(reference=jnp.where(due, carry.state, carry.reference))
 
 
-def _ascend(
+def ascend(
     rule: Rule, state: jax.Array, optimiser: Any, direction: jax.Array, knobs: Knobs
 ) -> tuple[jax.Array, Any]:
     """One step of the optimiser along a direction."""

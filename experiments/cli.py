@@ -63,12 +63,14 @@ app.add_typer(law_command.app, name="law")
 
 def _probe(run: Any) -> dict[str, Any]:
     run.probe()
-    return json.loads((run.out / "probe.json").readtext_of())
+    return json.loads((run.out / "probe.json").read_text())
 
 
 def _forecast(run: Any) -> dict[str, Any]:
+    from experiments.compile_cache import keep_compiled
     from experiments.overlay import foretell
 
+    keep_compiled()
     return foretell(run)
 
 
@@ -88,8 +90,10 @@ def _train(run: Any) -> dict[str, Any]:
 
 
 def _overlay(run: Any) -> dict[str, Any]:
+    from experiments.compile_cache import keep_compiled
     from experiments.overlay import overlay
 
+    keep_compiled()
     return overlay(run).numbers
 
 
@@ -251,12 +255,14 @@ def explain(
     Example: onearm explain runs/overlay --replicas 12
     """
     with reporting(as_json):
+        from experiments.compile_cache import keep_compiled
         from experiments.explain import explain as find
         from experiments.explain import report
         from experiments.overlay import pooled
         from experiments.specs import RunSpec
         from experiments.stages import Run
 
+        keep_compiled()
         results: list[dict[str, Any]] = []
         for folder in folders:
             if not (folder / "spec.toml").exists():

@@ -69,8 +69,10 @@ def simulate(
     """
     given = {name: value for name, value in locals().items() if value is not None}
     with reporting(as_json), bars(as_json) as progress:
+        from experiments.compile_cache import keep_compiled
         from experiments.simulation import run_simulation
 
+        keep_compiled()
         from_flags = _spec(given)
         made = run_simulation(from_flags, lambda done, total: progress("simulate", done, total))
         result = _numbers(from_flags, made)

@@ -12,7 +12,17 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from bandit_sim import ArmClasses, Arms, Contexts, ParticleArms, TokenTree, TreeArms, simulate
+from bandit_sim import (
+    ArmClasses,
+    Arms,
+    Contexts,
+    LazyTree,
+    ParticleArms,
+    TokenTree,
+    TreeArms,
+    simulate,
+    synthetic_forest,
+)
 from bandit_sim.by_class import ClassEngine, engine_of
 from bandit_sim.verifiers import Clean, Verifier
 from theory.curves import Curves
@@ -23,7 +33,9 @@ from theory.synthetic_tree import synthetic_tree
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
-EngineName = Literal["auto", "dense", "lumped", "event", "kernel", "tree", "tree_kernel", "contexts"]
+EngineName = Literal[
+    "auto", "dense", "lumped", "event", "kernel", "tree", "lazy_tree", "tree_kernel", "contexts"
+]
 DENSE_UP_TO = 256
 """Arms up to which `auto` keeps every arm by itself; above, classes cost less."""
 
@@ -140,6 +152,46 @@ class FreeTree(Spec):
         return tree
 
 
+class LazyLaw(Spec):
+    """As `FreeTree`, at any size: only the prefixes that training moves exist.
+
+    `roughness` is the deviation of what every prefix adds to the law's logits, by a hash of `seed` and the prefix.
+    """
+
+    kind: Literal["lazy_tree"] = "lazy_tree"
+    law: tuple[Share, ...] = (0.2, 0.4, 0.4)
+    depth: Count = 12
+    correct: tuple[tuple[int, ...], ...] = ((1, 2, 0),)
+    roughness: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+
+    def build(self) -> LazyTree:
+        return LazyTree.of(list(self.law), self.depth, self.correct, roughness=self.roughness, seed=self.seed)
+
+
+class SyntheticForest(Spec):
+    """Queries with a response tree each, and an overlap between them: see `bandit_sim.forest.synthetic_forest`."""
+
+    kind: Literal["synthetic_forest"] = "synthetic_forest"
+    p0: tuple[Share, ...] = (0.05, 0.1, 0.2, 0.4)
+    held_out: tuple[Share, ...] = ()
+    batch: Count = 1
+    overlap: Annotated[float, Field(ge=0, le=1)] = 0.0
+    correct: Count = 1
+    wrong: Count = 1
+    depth: Count = 1
+    own: Annotated[float, Field(gt=0)] = 1.0
+    within: float = 0.0
+    cross: float = 0.0
+
+    def build(self) -> TreeArms:
+        return synthetic_forest(
+            list(self.p0), held_out=list(self.held_out) or None, batch=self.batch, overlap=self.overlap,
+            correct=self.correct, wrong=self.wrong, depth=self.depth, own=self.own, within=self.within,
+            cross=self.cross,
+        )  # fmt: skip
+
+
 class Queries(Spec):
     """Many queries that share features: see `bandit_sim.contexts.Contexts.spectrum`."""
 
@@ -161,7 +213,16 @@ class Queries(Spec):
 
 
 Bandit = Annotated[
-    TwoClass | PowerLaw | LogNormal | Masses | ProbeArms | SyntheticTree | FreeTree | Queries,
+    TwoClass
+    | PowerLaw
+    | LogNormal
+    | Masses
+    | ProbeArms
+    | SyntheticTree
+    | SyntheticForest
+    | FreeTree
+    | LazyLaw
+    | Queries,
     Field(discriminator="kind"),
 ]
 
@@ -266,12 +327,13 @@ def _engine(arms: Any, spec: SimulationSpec) -> str:
         ParticleArms: "kernel",
         TreeArms: "tree_kernel",
         TokenTree: "tree",
+        LazyTree: "lazy_tree",
         Contexts: "contexts",
     }
     if isinstance(arms, ArmClasses):
         if spec.engine == "auto":
             small = arms.arms <= DENSE_UP_TO
-            return "dense" if small else engine_of(arms, spec.rule, spec.verifier, spec.every)
+            return "dense" if small else engine_of(arms, spec.rule, spec.verifier, spec.every, spec.observe)
         if spec.engine in ("dense", "lumped", "event"):
             return spec.engine
         raise ValueError(

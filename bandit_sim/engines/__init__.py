@@ -28,5 +28,5 @@ def engine_for(arms: AnyArms) -> Engine:
             return contexts
     raise TypeError(
         f"arms is a {type(arms).__name__}; give Arms, ParticleArms, TreeArms, TokenTree or Contexts "
-        "(a LazyTree has a run of its own: bandit_sim.engines.lazy_tree.run)"
+        "(a LazyTree runs by `simulate` alone)"
     )

@@ -20,12 +20,13 @@ ELEMENTWISE = ("sgd", "adam")
 
 class Table(NamedTuple):
     """Weights of rewards that take two values: value (n + 1, 2), [k, r] = weight of a rollout with reward
-    (low, high)[r] when k of the n rollouts have the high one.
+    (low, high)[r] when k of the n rollouts have the high one; paid (C,) is each class's reward.
     """
 
     low: Any
     high: Any
     value: Any
+    paid: Any
 
 
 def check_rule(rule: Rule) -> None:
@@ -55,18 +56,9 @@ def how_to_weigh(rule: Rule, paid: NDArray[np.float64] | None) -> How:
 
     Arguments:
         paid: (C,) the reward that each class is always paid; None where it is random.
-    Whether a rule reads log-probabilities is found by trying: a round whose log-probabilities are drawn anew,
-    from -60 to 0, must get the same weights to the last bit, on-policy, whatever the reference.
     """
-    rng = np.random.default_rng(0)
-    n = rule.rollouts
-    for _ in range(16):
-        rewards = rng.choice([rng.normal(size=n), rng.integers(0, 2, n).astype(float), np.zeros(n)])
-        state = rule.init(np)
-        plain = rule.weights(_batch(rewards, np.zeros(n), np.zeros(n)), state)[0]
-        logs, reference = -60 * rng.random((2, n)) ** 3
-        if not np.array_equal(plain, rule.weights(_batch(rewards, logs, reference), state)[0]):
-            return "full"
+    if rule.reads_logprobs:
+        return "full"
     stateless = not jax.tree.leaves(rule.init(np))
     return "table" if paid is not None and len(np.unique(paid)) <= 2 and stateless else "rewards"
 
@@ -82,7 +74,7 @@ def table_of(rule: Rule, paid: NDArray[np.float64]) -> Table:
         rewards = np.where(np.arange(n) < k, values[1], values[0])
         weights = rule.weights(_batch(rewards, np.zeros(n), np.zeros(n)), rule.init(np))[0][:, 0]
         value[k] = weights[-1], weights[0]  # of a low and of a high rollout; unused where there is none
-    return Table(values[0], values[1], value)
+    return Table(values[0], values[1], value, paid)
 
 
 def weigh_by_table(table: Table, rewards: jax.Array) -> jax.Array:

@@ -62,17 +62,19 @@ class Chain:
     arm b by -eta pi_b.
     """
 
-    def __init__(self, arms: ArmClasses, eta: float) -> None:
+    def __init__(self, arms: ArmClasses, eta: float, scale: float) -> None:
         good = np.flatnonzero(np.asarray(arms.reward) != 0)[0]
-        self._count, self._good, self._eta = np.asarray(arms.count, np.float64), int(good), eta
+        self._count, self._good = np.asarray(arms.count, np.float64), int(good)
+        self._eta, self._scale = eta * scale, scale
         self._theta: Any = np.asarray(arms.logit, np.float64)
         self.mass: Floats = np.empty((0, len(self._count)))
         self.entropy: Floats = np.empty(0)
         self.hazard: Floats = np.zeros(1)
+        self.lost: Floats = np.zeros(1)
         self.extend(1)
 
     def extend(self, terms: int) -> None:
-        """At least so many terms; hazard has one more, the sum of -log p_i over i < m."""
+        """At least so many terms; hazard has one more, the sum of -log p_i over i < m, and lost that of 1 - p_i."""
         masses, entropies, have = [self.mass], [self.entropy], len(self.mass)
         while have < terms:
             with jax.enable_x64(True):
@@ -84,13 +86,25 @@ class Chain:
             have += _TERMS
         old = len(self.mass)
         self.mass, self.entropy = np.concatenate(masses), np.concatenate(entropies)
-        wrong = np.delete(self.mass[old:], self._good, axis=1).sum(axis=1)
+        wrong = self._wrong[old:]
         self.hazard = np.concatenate([self.hazard, self.hazard[-1] - np.cumsum(np.log1p(-wrong))])
+        self.lost = np.concatenate([self.lost, self.lost[-1] + np.cumsum(wrong)])
 
     @property
     def success(self) -> Floats:
         """(M,) p_m."""
         return self.mass[:, self._good]
+
+    @property
+    def _wrong(self) -> Floats:
+        """(M,) 1 - p_m, without cancellation."""
+        return np.delete(self.mass, self._good, axis=1).sum(axis=1)
+
+    @property
+    def _square(self) -> Floats:
+        """(M,) |1[correct] - pi|^2 after m successes."""
+        others = np.delete(self.mass**2 / self._count, self._good, axis=1).sum(axis=1)
+        return self._wrong**2 + others
 
     def table(self, name: str) -> Floats:
         """(M,) an observable after m successes."""
@@ -104,6 +118,12 @@ class Chain:
                 return self.entropy
             case "winner_share":
                 return np.ones(len(self.mass))
+            case "gradient_norm":  # of a success; a failure has none
+                return self._scale * np.sqrt(self._square)
+            case "signal":
+                return self._scale**2 * self.success**2 * self._square
+            case "noise":
+                return self._scale**2 * self.success * self._wrong * self._square
         return np.minimum(np.arange(len(self.mass), dtype=np.float64), 1)  # distinct
 
 
@@ -127,33 +147,38 @@ def run(
             "the birth chain needs one arm of reward 1, raw reward, SGD and one rollout; use lumped.run"
         )
     scale = float(rule.weights(_one_success(), rule.init(np))[0][0, 0])
-    chain = Chain(arms, rule.optimiser.eta * scale)
+    chain = Chain(arms, rule.optimiser.eta, scale)
     words = np.asarray(jax.random.key_data(root_key(key))).reshape(-1)
 
     def one_block(block: int) -> dict[str, Floats]:
         seed = np.random.SeedSequence([*(int(w) for w in words), block])
         rng = np.random.Generator(np.random.Philox(seed))
-        successes, paid = _successes(chain, rounds, rng)
-        return {
-            name: paid if name == "reward" else chain.table(name)[successes]
-            for name in keys_of(names, len(arms.logit))
-        }
+        successes, paid, lost = _successes(chain, rounds, rng)
+        sampled = {"reward": paid, "zero_signal": 1 - paid, "regret": lost}
+
+        def values(name: str) -> Floats:
+            if name in sampled:
+                return sampled[name]
+            return chain.table(name)[successes] * (paid if name == "gradient_norm" else 1)
+
+        return {name: values(name) for name in keys_of(names, len(arms.logit))}
 
     return run_blocks(seeds, one_block, workers=1)  # blocks share the chain, which grows
 
 
 def _successes(
     chain: Chain, at: NDArray[np.int64], rng: np.random.Generator
-) -> tuple[NDArray[np.int64], Floats]:
-    """(BLOCK, A) successes before round at[j], and the reward of that round itself."""
+) -> tuple[NDArray[np.int64], Floats, Floats]:
+    """(BLOCK, A) successes before round at[j], the reward of that round itself, and sum of 1 - p over those before."""
     clock, done = np.zeros(BLOCK), np.zeros(BLOCK, np.int64)
-    count, paid = np.zeros((BLOCK, len(at)), np.int64), np.zeros((BLOCK, len(at)))
+    count, paid, lost = np.zeros((BLOCK, len(at)), np.int64), *np.zeros((2, BLOCK, len(at)))
     m = 0
     while chain.success[m] < 0.5 and clock.min() <= at[-1]:
-        clock += np.floor(np.log(1 - rng.random(BLOCK)) / np.log1p(-chain.success[m]))
-        count += at > clock[:, None]
-        paid += at == clock[:, None]  # the round of success m + 1
-        clock, done, m = clock + 1, done + 1, m + 1
+        due = clock + np.floor(np.log(1 - rng.random(BLOCK)) / np.log1p(-chain.success[m]))
+        count += at > due[:, None]
+        paid += at == due[:, None]  # the round of success m + 1
+        lost += np.clip(at - clock[:, None], 0, (due - clock + 1)[:, None]) * (1 - chain.success[m])
+        clock, done, m = due + 1, done + 1, m + 1
         chain.extend(m + 1)
     while clock.min() <= at[-1]:
         streak = _next_failure(chain, done, np.log(1 - rng.random(BLOCK)), at[-1] - clock) - done
@@ -161,9 +186,12 @@ def _successes(
         inside = (gone >= 0) & (gone <= streak[:, None])
         count = np.where(inside, done[:, None] + gone, count).astype(np.int64)
         paid = np.where(inside, gone < streak[:, None], paid)
+        chain.extend(int((done + streak).max()) + 1)
+        spent = np.clip(gone, 0, streak[:, None] + 1).astype(np.int64)
+        lost += chain.lost[done[:, None] + spent] - chain.lost[done][:, None]
         done, clock = done + streak, clock + streak + 1
     chain.extend(int(count.max()) + 1)
-    return count, paid
+    return count, paid, lost
 
 
 def _next_failure(chain: Chain, done: NDArray[np.int64], log_u: Floats, left: Floats) -> NDArray[np.int64]:

@@ -104,9 +104,10 @@ def pick(classes: Classes, cohorts: Cohorts, mass: Array, uniform: Array) -> Pul
 
     row, below, _ = fold(pass_by, (zero, zero, zero), mass)
     row = pin(classes, jnp.minimum(row, mass.shape[0] - 1))
-    unit, number = at(classes, cohorts.unit, row), at(classes, arms_in(classes, cohorts), row)
+    logit, number = at(classes, cohorts.logit, row), at(classes, arms_in(classes, cohorts), row)
+    unit = pin(classes, jnp.exp(logit - cohorts.top))  # cheaper than to gather it
     member = pin(classes, jnp.minimum(jnp.floor((aim - below) / unit), number - 1))
-    return Pulled(row, member, at(classes, cohorts.kind, row), at(classes, cohorts.logit, row), unit)
+    return Pulled(row, member, at(classes, cohorts.kind, row), logit, unit)
 
 
 def for_each(pull: Callable[..., Pulled], *given: Array) -> Pulled:
@@ -130,16 +131,9 @@ def step(
     """
     shape, rollouts = cohorts.logit.shape, weight.shape[0]
     weight = pin(classes, weight)
-    push = pin(classes, _net(weight) / pin(classes, total(cohorts.mass)))
+    push = pin(classes, net(weight) / pin(classes, total(cohorts.mass)))
 
-    def moved(logit: Array, gradient: Array, state: Any) -> tuple[Array, Any]:
-        with jax.numpy_dtype_promotion("standard"):  # optax's Adam mixes its integer step count with floats
-            change, state = optimiser.update(-gradient, state, logit)
-        return jax.tree.map(
-            lambda x: pin(classes, x) if x.shape == logit.shape else x, (logit + jnp.asarray(change), state)
-        )
-
-    rows, rows_state = moved(cohorts.logit, -(push * cohorts.unit), cohorts.optimiser)
+    rows, rows_state = moved(classes, optimiser, cohorts.logit, -(push * cohorts.unit), cohorts.optimiser)
     index = jnp.arange(shape[0], dtype=rows.dtype)[:, None]
 
     def rehouse(
@@ -148,9 +142,11 @@ def step(
         """Let the arm of rollout i move and find its slot; rollouts that hit an arm again have no weight left."""
         logit, change, kind, state, overflow = carry
         mine = Pulled(*(x[i] for x in pulled))
-        own = pin(classes, _own(pulled, weight, i))
+        own = pin(classes, own_of(pulled, weight, i)[0])
         leaves = own != 0
         single, single_state = moved(
+            classes,
+            optimiser,
             mine.logit,
             own - push * mine.unit,
             jax.tree.map(lambda x: at(classes, x, mine.row) if x.shape == shape else x, cohorts.optimiser),
@@ -183,6 +179,29 @@ def step(
     ), overflow
 
 
+def moved(
+    classes: Classes, optimiser: optax.GradientTransformation, logit: Array, gradient: Array, state: Any
+) -> tuple[Array, Any]:
+    """(logit + optimiser(gradient), the optimiser's new state), each computed once."""
+    with jax.numpy_dtype_promotion("standard"):  # optax's Adam mixes its integer step count with floats
+        change, state = optimiser.update(-gradient, state, logit)
+    return jax.tree.map(
+        lambda x: pin(classes, x) if x.shape == logit.shape else x, (logit + jnp.asarray(change), state)
+    )
+
+
+def own_of(pulled: Pulled, weight: Array, i: Any) -> tuple[Array, Array]:
+    """(S,) the whole weight of the arm of rollout i where it is the first to pull it, else 0; and whether it is."""
+    own, first = jnp.zeros_like(weight[0]), jnp.ones_like(weight[0], dtype=bool)
+    if weight.shape[0] == 1:
+        return weight[0], first
+    for j in range(weight.shape[0]):
+        same = (pulled.row[i] == pulled.row[j]) & (pulled.member[i] == pulled.member[j])
+        own = own + jnp.where(same, weight[j], 0)
+        first = first & ~(same & (j < jnp.asarray(i)))
+    return jnp.where(first, own, 0), first
+
+
 def _initial(classes: Classes, rows: int) -> Array:
     """(R,) initial count of each row: the class's, and 0 for slots."""
     return jnp.pad(classes.size, (0, rows - classes.size.shape[0]))
@@ -203,19 +222,7 @@ def _weighed(classes: Classes, cohorts: Cohorts) -> Cohorts:
     return cohorts._replace(top=top, unit=unit, mass=jnp.where(held > 0, held * unit, 0))
 
 
-def _own(pulled: Pulled, weight: Array, i: Any) -> Array:
-    """(S,) the whole weight of the arm of rollout i where it is the first to pull it, else 0."""
-    if weight.shape[0] == 1:
-        return weight[0]
-    own, first = jnp.zeros_like(weight[0]), jnp.ones_like(weight[0])
-    for j in range(weight.shape[0]):
-        same = (pulled.row[i] == pulled.row[j]) & (pulled.member[i] == pulled.member[j])
-        own = own + jnp.where(same, weight[j], 0)
-        first = jnp.where(same & (j < jnp.asarray(i)), 0, first)
-    return own * first
-
-
-def _net(weight: Array) -> Array:
+def net(weight: Array) -> Array:
     """(S,) sum of the weights; zero where it is zero up to rounding, so that zero-sum signals leave others alone."""
     rollouts = weight.shape[0]
     if rollouts == 1:

@@ -9,7 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from bandit_sim.contexts import Contexts
+from bandit_sim.engines._queries import pick_batch
 from bandit_sim.engines._sampling import choose
+from bandit_sim.engines._single import token_mask
 from theory.rules.entropy import entropy_gradient
 
 linear = True
@@ -35,8 +37,7 @@ def query_count(arms: Contexts) -> int:
 
 
 def pick(arms: Contexts, key: jax.Array) -> jax.Array:
-    drawn = jax.random.permutation(key, jnp.arange(arms.training, dtype=jnp.int32))[: arms.batch]
-    return jnp.sort(drawn)  # so that a batch of all queries is the same in every round
+    return pick_batch(arms.training, arms.batch, key)
 
 
 def query_of(arms: Contexts, choices: jax.Array) -> jax.Array:
@@ -65,14 +66,16 @@ def held_out(arms: Contexts, state: jax.Array) -> jax.Array:
     return apart.mean()
 
 
-def sample(arms: Contexts, state: jax.Array, keys: jax.Array, queries: jax.Array) -> jax.Array:
-    drawn = jax.vmap(lambda key, logs: choose(key[None], logs)[0])(keys, _logs(arms, state)[queries])
+def sample(
+    arms: Contexts, state: jax.Array, keys: jax.Array, uniform: jax.Array, queries: jax.Array
+) -> jax.Array:
+    drawn = jax.vmap(lambda u, logs: choose(u[None], logs)[0])(uniform, _logs(arms, state)[queries])
     return queries * jnp.asarray(jnp.shape(arms.kinds)[0], queries.dtype) + drawn
 
 
 def token_logprobs(arms: Contexts, state: jax.Array, choices: jax.Array) -> tuple[jax.Array, jax.Array]:
     logs = log_probabilities(arms, state)[choices][:, None]
-    return logs, jnp.ones_like(logs)
+    return logs, token_mask(arms, choices, logs.dtype)
 
 
 def _pulled(arms: Contexts, state: jax.Array, choices: jax.Array, weights: jax.Array) -> jax.Array:

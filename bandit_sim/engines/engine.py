@@ -46,8 +46,10 @@ class Engine(Protocol):
         """() the mean of p over the queries never trained on. Errors: ValueError where there are none."""
         ...
 
-    def sample(self, arms: Any, state: jax.Array, keys: jax.Array, queries: jax.Array) -> jax.Array:
-        """(n,) choices, one per key of keys (n,), each for its query (n,)."""
+    def sample(
+        self, arms: Any, state: jax.Array, keys: jax.Array, uniform: jax.Array, queries: jax.Array
+    ) -> jax.Array:
+        """(n,) choices, each for its query (n,), by its uniform number (n,); one of several tokens by its key (n,)."""
         ...
 
     def greedy(self, arms: Any, state: jax.Array, queries: jax.Array) -> jax.Array:
@@ -56,6 +58,10 @@ class Engine(Protocol):
 
     def token_logprobs(self, arms: Any, state: jax.Array, choices: jax.Array) -> tuple[jax.Array, jax.Array]:
         """(n, T) log pi of each token of the choices (n,), and the mask (n, T) of real tokens."""
+        ...
+
+    def token_mask(self, arms: Any, choices: jax.Array, dtype: Any) -> jax.Array:
+        """(n, T) 1 on the real tokens of the choices (n,)."""
         ...
 
     def direction(self, arms: Any, state: jax.Array, choices: jax.Array, weights: jax.Array) -> jax.Array:

@@ -13,14 +13,24 @@ from numpy.typing import ArrayLike, NDArray
 
 from bandit_sim.arm_classes import ArmClasses
 from bandit_sim.engines._blocks import BLOCK, FirstAlone, Floats, round_numbers, run_blocks
-from bandit_sim.engines._observables import check_observe, in_order, keys_of, read
-from bandit_sim.engines._pay import Verifier, fixed_pay
-from bandit_sim.engines._rows import WIDE, Classes, look_up, pin, rows_for, tables, total
+from bandit_sim.engines._observables import (
+    NAMES,
+    best_gap,
+    check_observe,
+    distinct,
+    in_order,
+    of_policy,
+    push_square,
+    touched_in,
+)
+from bandit_sim.engines._pay import fixed_pay
+from bandit_sim.engines._rows import WIDE, Classes, look_up, pin, total
+from bandit_sim.engines._setup import set_up, until_it_fits
 from bandit_sim.engines._uniforms import uniforms
 from bandit_sim.engines._weigh import Table, check_rule, how_to_weigh, plain_sgd, table_of, weigh_by_table
-from bandit_sim.engines.cohorts import Cohorts, for_each, grow, pick, start, step
-from bandit_sim.keys import root_key
+from bandit_sim.engines.cohorts import Cohorts, for_each, pick, start, step
 from bandit_sim.optimiser import realise
+from bandit_sim.verifiers import VerifierSpec
 from theory.rules.rule import Rule
 
 
@@ -34,8 +44,11 @@ class Plan(NamedTuple):
 
 
 class Carry(NamedTuple):
-    cohorts: Cohorts
+    """What an event hands to the next: the policy, the round after it (S,) and the regret before that round (S,)."""
+
+    policy: Cohorts
     clock: jax.Array
+    lost: jax.Array
 
 
 def run(
@@ -45,10 +58,10 @@ def run(
     seeds: int | range,
     key: int | jax.Array,
     *,
-    verifier: Verifier | None = None,
+    verifier: VerifierSpec | None = None,
     observe: Sequence[str] = ("success",),
     dtype: Any = jnp.float64,
-    slots: int = 4,
+    slots: int | None = None,
 ) -> dict[str, Floats]:
     """As `lumped.run`, at the cost of the rounds that move something. With q the probability of the high reward,
 
@@ -63,44 +76,33 @@ def run(
         as raw with rewards -1 and 1. Use `lumped.run` there.
     Valid when: as for `lumped.run`; rounds are counted in float64, exact to 2^53.
     """
-    rounds, names = round_numbers(at), check_observe(observe)
+    rounds, names = round_numbers(at), check_observe(observe, NAMES)
     check_rule(rule)
-    arms, order = arms.rarest_first()
-    paid, quiet = _quiet_rounds(arms, rule, verifier)
-    draws = 2 + 2 * rule.rollouts
-    plan = Plan(rule, keys_of(names, len(arms.logit)), quiet, int(np.clip(256 // draws, 16, 128)))
-    root, first_alone = root_key(key), FirstAlone()
-
+    _, quiet = _quiet_rounds(arms, rule, verifier)
+    setup = set_up(arms, rule, names, key, verifier, dtype, slots, 2 + 2 * rule.rollouts)
+    plan, classes, table = Plan(rule, setup.keys, quiet, setup.length), setup.classes, setup.table
+    first_alone = FirstAlone()
     with jax.enable_x64(True):
-        classes = tables(arms.logit, arms.count, arms.reward, arms.flip, dtype)
-        table = Table(*(jnp.asarray(x, dtype) for x in table_of(rule, paid)))
-        high = jnp.asarray(paid, dtype) == table.high
-        first_rows = rows_for(len(arms.logit), slots)
-        cohorts = start(classes, first_rows, BLOCK, realise(rule.optimiser))
-        base = Carry(cohorts, jnp.zeros(BLOCK, jnp.float64))
+        last = jnp.asarray(rounds[-1], jnp.float64)
+        zero = jnp.zeros(BLOCK, jnp.float64)
+        base = Carry(start(classes, setup.rows, BLOCK, realise(rule.optimiser)), zero, zero)
 
     def one_block(block: int) -> dict[str, Floats]:
-        rows, carry = first_rows, base
-        block_key = jax.random.fold_in(root, block)
+        carry, block_key = base, jax.random.fold_in(setup.root, block)
         found = {name: np.full((BLOCK, len(rounds)), np.nan) for name in plan.keys}
         chunk, clock = 0, np.zeros(BLOCK)
         while clock.min() <= rounds[-1]:
             chunk_key = jax.random.fold_in(block_key, chunk)
-            while True:
-                given = (plan, classes, table, high, carry, chunk_key, jnp.asarray(rounds[-1], jnp.float64))
-                after, overflow, due, outputs = first_alone(rows, partial(_chunk, *given))
-                if not overflow:
-                    break
-                rows = rows_for(len(arms.logit), 2 * (rows - len(arms.logit)))
-                carry = carry._replace(cohorts=grow(carry.cohorts, rows))
+            call = partial(_chunk, plan, classes, table, key=chunk_key, last=last)
+            carry, due, outputs = until_it_fits(classes, carry, call, first_alone)
             _record(found, rounds, clock, np.asarray(due), {k: np.asarray(v) for k, v in outputs.items()})
-            carry, chunk, clock = after, chunk + 1, np.asarray(after.clock)
+            chunk, clock = chunk + 1, np.asarray(carry.clock)
         return found
 
-    return in_order(run_blocks(seeds, one_block), order)
+    return in_order(run_blocks(seeds, one_block), setup.order)
 
 
-def busy_share(arms: ArmClasses, rule: Rule, verifier: Verifier | None) -> float | None:
+def busy_share(arms: ArmClasses, rule: Rule, verifier: VerifierSpec | None) -> float | None:
     """Probability that the first round moves something; None where this engine does not carry the rule."""
     try:
         check_rule(rule)
@@ -112,7 +114,7 @@ def busy_share(arms: ArmClasses, rule: Rule, verifier: Verifier | None) -> float
 
 
 def _quiet_rounds(
-    arms: ArmClasses, rule: Rule, verifier: Verifier | None
+    arms: ArmClasses, rule: Rule, verifier: VerifierSpec | None
 ) -> tuple[NDArray[np.float64], tuple[bool, bool]]:
     """(C,) what each class is paid, and whether a round of low, of high rewards only moves nothing."""
     paid = fixed_pay(verifier, arms.reward, arms.flip)
@@ -147,31 +149,35 @@ def _record(
     """Fill in the rounds of `at` that the chunk passed: event e shows the policy of all rounds up to due[e].
 
     Arguments: clock (S,) first round of the chunk; due (E, S) rounds of its events; outputs (E, S), the policy before
-        event e; "reward" there is of the event's own round, "quiet_reward" of a quiet round before it.
+        event e; what is of the event's own round has a twin "quiet/...", of a quiet round before it. "regret" is as
+        it was in round "since", and grows by "gap" a round.
     """
     for j in np.flatnonzero((rounds >= clock.min()) & (rounds <= due[-1].max())):
         event = (due < rounds[j]).sum(axis=0)
         seen = np.flatnonzero((rounds[j] >= clock) & (event < len(due)))
         for name, target in found.items():
             target[seen, j] = outputs[name][event[seen], seen]
-            if name == "reward":
+            if name == "regret":
+                waited = rounds[j] - outputs["since"][event[seen], seen]
+                target[seen, j] += waited * outputs["gap"][event[seen], seen]
+            if f"quiet/{name}" in outputs:
                 quiet = seen[due[event[seen], seen] > rounds[j]]
-                target[quiet, j] = outputs["quiet_reward"][event[quiet], quiet]
+                target[quiet, j] = outputs[f"quiet/{name}"][event[quiet], quiet]
 
 
 @partial(jax.jit, static_argnums=0, compiler_options=WIDE)
 def _chunk(
-    plan: Plan, classes: Classes, table: Table, high: jax.Array, carry: Carry, key: jax.Array, last: jax.Array
-) -> tuple[Carry, jax.Array, jax.Array, dict[str, jax.Array]]:
+    plan: Plan, classes: Classes, table: Table, carry: Carry, key: jax.Array, last: jax.Array
+) -> tuple[jax.Array, Carry, jax.Array, dict[str, jax.Array]]:
     """`length` events of every seed; events after round `last` move nothing."""
     dtype, n = classes.logit.dtype, plan.rule.rollouts
     optimiser = realise(plan.rule.optimiser)
-    with_reward = "reward" in plan.keys
     draws = uniforms(key, (plan.length, 2 + 2 * n, BLOCK), dtype)
-    pays_high = jnp.where(high, 1, 0).astype(dtype)
+    pays_high = (table.paid == table.high).astype(dtype)
+    zero = jnp.zeros(BLOCK, dtype)
 
     def one_event(loop: tuple[Carry, jax.Array], uniform: jax.Array) -> Any:
-        (cohorts, clock), overflow = loop
+        (cohorts, clock, lost), overflow = loop
         is_high = look_up(pays_high, cohorts.kind) == 1
         side = jnp.where(is_high, cohorts.mass, 0), jnp.where(is_high, 0, cohorts.mass)
         norm = pin(classes, total(cohorts.mass))
@@ -186,18 +192,36 @@ def _chunk(
 
         rewards = jnp.where(wins == 1, table.high, table.low)
         weight = jnp.where(due <= last, weigh_by_table(table, rewards), 0)
-        outputs = {k: read(k, classes, cohorts) for k in plan.keys if k != "reward"}
-        if with_reward:
-            outputs["reward"] = rewards.mean(axis=0)
-            quiet = low_share + high_share
-            all_low = uniform[-1] * quiet < low_share
-            outputs["quiet_reward"] = jnp.where(all_low, table.low, table.high)
         pulled = for_each(pull, wins, uniform[1 + n : 1 + 2 * n])
+        outputs = {}
+        for name in plan.keys:
+            match name:
+                case "reward":
+                    all_low = uniform[-1] * (low_share + high_share) < low_share
+                    outputs |= {
+                        name: rewards.mean(axis=0),
+                        f"quiet/{name}": jnp.where(all_low, table.low, table.high),
+                    }
+                case "zero_signal":
+                    outputs |= {name: zero, f"quiet/{name}": zero + 1}
+                case "gradient_norm":
+                    outputs |= {
+                        name: jnp.sqrt(push_square(classes, cohorts, pulled, weight)),
+                        f"quiet/{name}": zero,
+                    }
+                case "regret":
+                    gap = best_gap(classes, cohorts).astype(jnp.float64)
+                    outputs |= {name: lost, "since": clock, "gap": gap}
+                    lost = lost + (due + 1 - clock) * gap
+                case "distinct":
+                    outputs[name] = distinct(classes, cohorts, touched_in(classes, cohorts))
+                case _:
+                    outputs[name] = of_policy(name, classes, cohorts)
         after, short = step(classes, cohorts, pulled, weight, optimiser)
-        return (Carry(after, due + 1), overflow | short.any()), (due, outputs)
+        return (Carry(after, due + 1, lost), overflow | short.any()), (due, outputs)
 
     (carry, overflow), (due, outputs) = jax.lax.scan(one_event, (carry, jnp.asarray(False)), draws)
-    return carry, overflow, due, outputs
+    return overflow, carry, due, outputs
 
 
 def _busy(

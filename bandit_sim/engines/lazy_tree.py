@@ -14,7 +14,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from numpy.typing import ArrayLike, NDArray
 
 from bandit_sim.engines._prefixes import Buffer, grow, success, walk
@@ -22,8 +21,9 @@ from bandit_sim.engines._sampling import choose, fine_uniform
 from bandit_sim.engines.tree import token_key
 from bandit_sim.keys import rollout_keys, root_key, round_key
 from bandit_sim.lazy_tree import LazyTree
+from bandit_sim.observe import check_names
 from bandit_sim.optimiser import realise
-from bandit_sim.step import REWARD_STREAM
+from bandit_sim.step import REWARD_STREAM, ascend, knobs_of
 from bandit_sim.verifiers import Clean, VerifierSpec, check_verifier
 from theory.rules.batch import Batch
 from theory.rules.rule import Rule
@@ -56,9 +56,7 @@ def run(
     rounds = np.atleast_1d(np.asarray(at))
     if not len(rounds) or rounds[0] < 0 or np.any(np.diff(rounds) <= 0):
         raise ValueError(f"at = {rounds}; give increasing round numbers from 0")
-    for name in observe:
-        if name not in OBSERVE:
-            raise ValueError(f"observe: {name!r} is unknown to a lazy tree; choose {', '.join(OBSERVE)}")
+    observe = check_names(observe, OBSERVE, "a lazy tree", "list the tree (TokenTree), whose engine has it")
     if "success" in observe and arms.correct is None:
         raise ValueError(
             "observe: 'success' needs the list `correct`; of a reward function only 'reward' is known"
@@ -99,6 +97,11 @@ def run(
     return out
 
 
+def _token(key: jax.Array, logs: jax.Array, position: jax.Array) -> jax.Array:
+    """() the token that a rollout with this key draws at a position."""
+    return choose(fine_uniform(token_key(key, position), logs.dtype)[None], logs)[0]
+
+
 @partial(jax.jit, static_argnames=("rule", "verifier", "observe", "nodes"))
 def _run(
     arms: LazyTree,
@@ -113,7 +116,7 @@ def _run(
     """Each observable as (seeds, rounds), and whether a seed's buffer overflowed."""
     law = jnp.asarray(arms.law)
     dtype, symbols = law.dtype, law.shape[1]
-    optimiser = realise(rule.optimiser)
+    knobs = knobs_of(rule, dtype)
 
     def one_seed(seed: jax.Array) -> tuple[dict[str, jax.Array], jax.Array]:
         seed_key = jax.random.fold_in(root, seed)
@@ -124,9 +127,7 @@ def _run(
             buffer, moments, memory = held
             round, wanted = now
             keys = rollout_keys(round_key(seed_key, round), 1, rule.rollouts, rule.rollouts)
-            walks = jax.vmap(
-                lambda k: walk(arms, buffer, lambda logs, at: choose(token_key(k, at)[None], logs)[0])
-            )(keys)
+            walks = jax.vmap(lambda k: walk(arms, buffer, partial(_token, k)))(keys)
             length = walks.mask.sum(axis=1)
             truth = jax.vmap(lambda tokens, size: arms.truth(tokens, size, dtype))(walks.tokens, length)
             uniform = jnp.zeros_like(truth)
@@ -148,14 +149,12 @@ def _run(
             buffer, at = grow(buffer, walks.tokens, weights)
             push = jax.nn.one_hot(walks.tokens, symbols, dtype=dtype) - jnp.exp(walks.logs)
             direction = jnp.zeros_like(buffer.change).at[at].add(weights[..., None] * push, mode="drop")
-            with jax.numpy_dtype_promotion("standard"):  # for optax's Adam, see `step.update`
-                step, moments = optimiser.update(-direction, moments, buffer.change)
-            change = jnp.asarray(optax.apply_updates(buffer.change, step))
+            change, moments = ascend(rule, buffer.change, moments, direction, knobs)
             return (buffer._replace(change=change), moments, memory), {name: noted[name] for name in observe}
 
         change = jnp.zeros((nodes, symbols), dtype)
         empty = Buffer(change, jnp.full((nodes, symbols), -1, jnp.int32), jnp.int32(1), jnp.zeros((), bool))
-        begin = (empty, optimiser.init(change), rule.init(jnp))
+        begin = (empty, realise(rule.optimiser, knobs.eta).init(change), rule.init(jnp))
         numbers = jnp.arange(recorded.shape[0], dtype=jnp.uint32)
         (buffer, _, _), noted = jax.lax.scan(one_round, begin, (numbers, recorded))
         return noted, buffer.overflow

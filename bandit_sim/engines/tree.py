@@ -6,20 +6,20 @@ that a tree grown on the way (`lazy_tree`) draws the same responses.
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from bandit_sim.engines import _single
-from bandit_sim.engines._sampling import choose
+from bandit_sim.engines._sampling import choose, fine_uniform
+from bandit_sim.engines._single import IMPOSSIBLE
 from bandit_sim.token_tree import TokenTree
 from theory.rules.entropy import entropy_gradient
 
 linear = False
 query_count, pick, query_of = _single.query_count, _single.pick, _single.query_of
 frequency, held_out = _single.frequency, _single.held_out
-
-_IMPOSSIBLE = -1e30
-"""Stands for log 0: its exp is 0, and an optimiser may multiply it."""
 
 
 def token_key(key: jax.Array, position: jax.Array) -> jax.Array:
@@ -47,12 +47,12 @@ def _by_token(arms: TokenTree, state: jax.Array) -> jax.Array:
 
 
 def init(arms: TokenTree) -> jax.Array:
-    return jnp.maximum(jnp.asarray(arms.logits), _IMPOSSIBLE).ravel()
+    return jnp.maximum(jnp.asarray(arms.logits), IMPOSSIBLE).ravel()
 
 
 def log_probabilities(arms: TokenTree, state: jax.Array) -> jax.Array:
     logs = _by_token(arms, state)[:, arms.skip :].sum(axis=1)
-    return jnp.where(jnp.asarray(arms.within), logs, _IMPOSSIBLE)
+    return jnp.where(jnp.asarray(arms.within), logs, IMPOSSIBLE)
 
 
 def success(arms: TokenTree, state: jax.Array) -> jax.Array:
@@ -60,14 +60,16 @@ def success(arms: TokenTree, state: jax.Array) -> jax.Array:
     return jnp.sum(mass * jnp.asarray(arms.reward, state.dtype))
 
 
-def sample(arms: TokenTree, state: jax.Array, keys: jax.Array, queries: jax.Array) -> jax.Array:
+def sample(
+    arms: TokenTree, state: jax.Array, keys: jax.Array, uniform: jax.Array, queries: jax.Array
+) -> jax.Array:
     logs, child = _logs(arms, state), jnp.asarray(arms.child)
     positions = jnp.arange(jnp.shape(arms.node)[1] - arms.skip, dtype=jnp.uint32)
 
     def walk(key: jax.Array) -> jax.Array:
         def step(at: jax.Array, position: jax.Array) -> tuple[jax.Array, None]:
             here = jnp.maximum(at, 0)
-            token = choose(token_key(key, position)[None], logs[here])[0]
+            token = choose(fine_uniform(token_key(key, position), state.dtype)[None], logs[here])[0]
             return jnp.where(at >= 0, child[here, token], at), None
 
         return -1 - jax.lax.scan(step, jnp.asarray(arms.root, child.dtype), positions)[0]
@@ -77,14 +79,18 @@ def sample(arms: TokenTree, state: jax.Array, keys: jax.Array, queries: jax.Arra
 
 def token_logprobs(arms: TokenTree, state: jax.Array, choices: jax.Array) -> tuple[jax.Array, jax.Array]:
     node, token = (jnp.asarray(x)[choices, arms.skip :] for x in (arms.node, arms.token))
-    mask = _real(arms, state.dtype)[choices, arms.skip :]
+    mask = token_mask(arms, choices, state.dtype)
     return mask * _logs(arms, state)[node, token], mask
+
+
+def token_mask(arms: TokenTree, choices: jax.Array, dtype: Any) -> jax.Array:
+    return _real(arms, dtype)[choices, arms.skip :]
 
 
 def _taken(arms: TokenTree, state: jax.Array, choices: jax.Array, weights: jax.Array) -> jax.Array:
     """(N, V) weight of the rollouts that take the token at the prefix."""
     node, token = (jnp.asarray(x)[choices, arms.skip :] for x in (arms.node, arms.token))
-    real = _real(arms, state.dtype)[choices, arms.skip :]
+    real = token_mask(arms, choices, state.dtype)
     return jnp.zeros(jnp.shape(arms.child), state.dtype).at[node, token].add(weights * real)
 
 

@@ -7,19 +7,18 @@ The state is log probability + f. Source: design of this project (the linearised
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from bandit_sim.arms import TreeArms
 from bandit_sim.engines import _single
-from bandit_sim.engines._sampling import choose
+from bandit_sim.engines._queries import pick_batch
+from bandit_sim.engines._sampling import choose, choose_by_mass
+from bandit_sim.engines._single import IMPOSSIBLE
 
 linear = True
-query_count, pick, query_of = _single.query_count, _single.pick, _single.query_of
-frequency, held_out = _single.frequency, _single.held_out
-
-_IMPOSSIBLE = -1e30
-"""Stands for log 0 in a sum over a path: 0 times -inf is NaN, 0 times this is 0, and its exp is 0."""
 
 
 def _node_sum(arms: TreeArms, per_edge: jax.Array) -> jax.Array:
@@ -32,7 +31,7 @@ def _edge_log_probabilities(arms: TreeArms, state: jax.Array) -> jax.Array:
     """(E,) log pi of each edge at its node."""
     nodes = state.shape[0]
     top = jax.ops.segment_max(state, arms.node, nodes, indices_are_sorted=True)[arms.node]
-    return jnp.maximum(state - top - jnp.log(_node_sum(arms, jnp.exp(state - top))), _IMPOSSIBLE)
+    return jnp.maximum(state - top - jnp.log(_node_sum(arms, jnp.exp(state - top))), IMPOSSIBLE)
 
 
 def init(arms: TreeArms) -> jax.Array:
@@ -43,21 +42,60 @@ def log_probabilities(arms: TreeArms, state: jax.Array) -> jax.Array:
     return jnp.asarray(arms.path, state.dtype) @ _edge_log_probabilities(arms, state)
 
 
+def query_count(arms: TreeArms) -> int:
+    return arms.training
+
+
+def pick(arms: TreeArms, key: jax.Array) -> jax.Array:
+    return _single.pick(arms, key) if arms.query is None else pick_batch(arms.training, arms.batch, key)
+
+
+def query_of(arms: TreeArms, choices: jax.Array) -> jax.Array:
+    return jnp.zeros_like(choices) if arms.query is None else jnp.asarray(arms.query)[choices]
+
+
+def frequency(arms: TreeArms) -> jax.Array:
+    if arms.query is None:
+        return _single.frequency(arms)
+    return jnp.where(jnp.asarray(arms.query) < arms.training, 1 / arms.training, 0.0)
+
+
 def success(arms: TreeArms, state: jax.Array) -> jax.Array:
-    return jnp.sum(jnp.exp(log_probabilities(arms, state)) * jnp.asarray(arms.reward, state.dtype))
+    paid = jnp.exp(log_probabilities(arms, state)) * jnp.asarray(arms.reward, state.dtype)
+    return jnp.sum(frequency(arms).astype(state.dtype) * paid)
 
 
-def sample(arms: TreeArms, state: jax.Array, keys: jax.Array, queries: jax.Array) -> jax.Array:
-    return choose(keys, log_probabilities(arms, state))
+def held_out(arms: TreeArms, state: jax.Array) -> jax.Array:
+    if arms.query is None:
+        return _single.held_out(arms, state)
+    apart = jnp.asarray(arms.query) >= arms.training
+    paid = jnp.exp(log_probabilities(arms, state)) * jnp.asarray(arms.reward, state.dtype)
+    queries = jnp.max(jnp.asarray(arms.query)) + 1 - arms.training
+    return jnp.sum(jnp.where(apart, paid, 0)) / queries.astype(state.dtype)
+
+
+def sample(
+    arms: TreeArms, state: jax.Array, keys: jax.Array, uniform: jax.Array, queries: jax.Array
+) -> jax.Array:
+    logs = log_probabilities(arms, state)
+    if arms.query is None:
+        return choose(uniform, logs)
+    answers = jnp.asarray(arms.query) == queries[:, None]
+    mass = jnp.where(answers, jnp.exp(logs), 0)
+    return jax.vmap(lambda u, m: choose_by_mass(u[None], m)[0])(uniform, mass)
 
 
 def token_logprobs(arms: TreeArms, state: jax.Array, choices: jax.Array) -> tuple[jax.Array, jax.Array]:
     start, span = jnp.asarray(arms.start)[choices], jnp.asarray(arms.span)[choices]
     on_path = jnp.asarray(arms.path, state.dtype)[choices] * _edge_log_probabilities(arms, state)
     by_depth = jax.vmap(lambda logs: jax.ops.segment_sum(logs, arms.depth, start.shape[1]))(on_path)
-    mask = (span > 0).astype(state.dtype)
+    mask = token_mask(arms, choices, state.dtype)
     each = jnp.take_along_axis(by_depth, start, axis=1) / jnp.maximum(span, 1).astype(state.dtype)
     return mask * each, mask
+
+
+def token_mask(arms: TreeArms, choices: jax.Array, dtype: Any) -> jax.Array:
+    return (jnp.asarray(arms.span)[choices] > 0).astype(dtype)
 
 
 def _taken(arms: TreeArms, state: jax.Array, choices: jax.Array, weights: jax.Array) -> jax.Array:
@@ -89,11 +127,16 @@ def greedy(arms: TreeArms, state: jax.Array, queries: jax.Array) -> jax.Array:
     nodes = state.shape[0]
     top = jax.ops.segment_max(state, arms.node, nodes, indices_are_sorted=True)[arms.node]
     strayed = jnp.asarray(arms.path, state.dtype) @ (state < top).astype(state.dtype)
-    return jnp.broadcast_to(jnp.argmin(strayed).astype(jnp.int32), queries.shape)
+    answers = query_of(arms, jnp.arange(strayed.shape[0], dtype=queries.dtype)) == queries[:, None]
+    return jnp.argmin(jnp.where(answers, strayed, jnp.inf), axis=1).astype(jnp.int32)
 
 
 def entropy(arms: TreeArms, state: jax.Array, queries: jax.Array) -> jax.Array:
-    return _single.entropy_of(log_probabilities(arms, state))
+    logs = log_probabilities(arms, state)
+    if arms.query is None:
+        return _single.entropy_of(logs)
+    answers = jnp.asarray(arms.query) == queries[:, None]
+    return -jnp.sum(jnp.where(answers, jnp.exp(logs) * logs, 0), axis=1).mean()
 
 
 def metric(arms: TreeArms, gradient: jax.Array) -> jax.Array:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from bandit_sim import Arms, ParticleArms, TreeArms, simulate, simulate_grid
+from bandit_sim._scan import run_seeds
 from bandit_sim.observe import OBSERVABLES
-from bandit_sim.simulate import _run
 from theory.curves import Curves
 from theory.rules import Adam
 
@@ -96,9 +96,9 @@ def test_a_grid_compiles_once_for_any_eta_p0_and_rollouts(make_rule):
         return [(two_arms(p0), make_rule(eta, "leave_one_out", n)) for n in (2, 3)]
 
     simulate_grid(grid(0.1, 0.2), 5, 3, 0)
-    before = _run._cache_size()  # type: ignore[attr-defined]
+    before = run_seeds._cache_size()  # type: ignore[attr-defined]
     simulate_grid(grid(0.7, 0.6), 5, 3, 0)
-    assert _run._cache_size() == before  # type: ignore[attr-defined]
+    assert run_seeds._cache_size() == before  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,9 @@ import pytest
 from scipy import stats
 
 from bandit_sim import Arms, ParticleArms, TreeArms, expected_step, replay, simulate
-from bandit_sim.engines._sampling import choose
+from bandit_sim._scan import run_seeds
+from bandit_sim.engines._sampling import choose, choose_by_mass, fine_uniform
 from bandit_sim.keys import rollout_keys, root_key, round_key
-from bandit_sim.simulate import _run
 
 
 def all_kinds(token_model):
@@ -60,14 +60,38 @@ def test_key_must_be_an_integer_or_a_key():
         root_key(jax.numpy.ones(3))
 
 
+@pytest.mark.parametrize("arms", [65, 100, 997, 1000, 4096])
+def test_many_arms_are_drawn_by_blocks_as_by_one_running_sum(arms):
+    """Float64, masses over 20 orders of magnitude and some of them 0: the arm is the one whose interval of the running
+    sum holds the target, but for targets within rounding of an edge.
+    """
+    rng = np.random.default_rng(arms)
+    mass = np.exp(rng.uniform(-46, 0, arms)) * (rng.random(arms) < 0.7)
+    uniform = rng.random(2000)
+    with jax.enable_x64(True):
+        chosen = np.asarray(choose_by_mass(jax.numpy.asarray(uniform), jax.numpy.asarray(mass)))
+        ends = [
+            int(x) for x in choose_by_mass(jax.numpy.asarray([0.0, 1 - 2.0**-53]), jax.numpy.asarray(mass))
+        ]
+    above, target = np.cumsum(mass), uniform * mass.sum()
+    assert (mass[chosen] > 0).all()
+    slack = 1e-13 * mass.sum()
+    assert np.all((above[chosen] > target - slack) & (above[chosen] - mass[chosen] < target + slack))
+    real = np.flatnonzero(mass)
+    assert ends[0] == real[0]
+    assert mass[ends[1]] > 0 and above[ends[1]] > mass.sum() - slack, (
+        "what comes after it is lost in rounding"
+    )
+
+
 def test_sampling_frequencies_pass_a_chi_square_test():
     """Fixed keys, 200,000 draws; false-alarm rate 1e-4 over the choice of key."""
     mass = np.array([0.0, 0.001, 0.2, 0.3, 0.0, 0.009, 0.49, 0.0])
     with np.errstate(divide="ignore"):
         logs = np.log(mass)
-    draws = np.asarray(
-        jax.jit(choose)(rollout_keys(round_key(root_key(0), jax.numpy.uint32(0)), 7, 30_000, 30_000), logs)
-    )
+    keys = rollout_keys(round_key(root_key(0), jax.numpy.uint32(0)), 7, 30_000, 30_000)
+    uniform = jax.vmap(lambda key: fine_uniform(key, np.dtype("float32")))(keys)
+    draws = np.asarray(jax.jit(choose)(uniform, logs.astype(np.float32)))
     counts = np.bincount(draws, minlength=8)
     real = mass > 0
     assert counts[~real].sum() == 0
@@ -122,7 +146,7 @@ def test_compiled_code_is_reused_for_arms_of_the_same_shape(make_rule, token_mod
     before = None
     for seed in range(3):
         simulate(TreeArms.from_tree(token_model(seed).tree()), rule, 5, 8, seed)
-        size = _run._cache_size()  # type: ignore[attr-defined]
+        size = run_seeds._cache_size()  # type: ignore[attr-defined]
         assert before is None or size == before
         before = size
 

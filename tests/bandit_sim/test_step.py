@@ -8,7 +8,7 @@ import pytest
 from bandit_sim import Arms, Contexts, ParticleArms, TokenTree, TreeArms, simulate
 from bandit_sim.engines import engine_for
 from bandit_sim.keys import root_key
-from bandit_sim.step import Draws, Knobs, check_pair, draw, start, update
+from bandit_sim.step import Draws, Knobs, check_pair, draw, luck_of, start, update
 from bandit_sim.verifiers import Clean
 from theory.rules import (
     K2,
@@ -75,7 +75,8 @@ def test_the_greedy_helper_is_the_likeliest_arm_and_only_a_baseline():
     arms = Arms.from_masses(MASS, RIGHT)
     engine = engine_for(arms)
     for seed in range(20):
-        drawn = draw(engine, rule, Clean(), arms, engine.init(arms), jax.random.key(seed), knobs(rule))
+        luck = luck_of(engine, rule, Clean(), arms, jax.random.key(seed), jnp.float64)
+        drawn = draw(engine, rule, Clean(), arms, engine.init(arms), luck, knobs(rule))
         assert drawn.choices.shape == (3,) and drawn.choices[2] == 1
     before, after = rounds_of(rule, arms, [([0, 2, 1], [1.0, 0.0, 0.0])])
     pi = softmax(before)
@@ -223,7 +224,8 @@ def test_every_named_rule_traces_on_the_dense_engine(name):
 
     def one_round(key):
         carry = start(engine, rule, arms, knobs(rule))
-        drawn = draw(engine, rule, Clean(), arms, carry.state, key, knobs(rule))
+        luck = luck_of(engine, rule, Clean(), arms, key, jnp.float64)
+        drawn = draw(engine, rule, Clean(), arms, carry.state, luck, knobs(rule))
         return carry, update(engine, rule, arms, carry, drawn, knobs(rule))[0]
 
     before, after = jax.eval_shape(one_round, root_key(0))
@@ -246,3 +248,21 @@ def test_only_linear_optimisers_move_a_kernel(token_model):
         ):
             check_pair(engine_for(arms), Rule(optimiser=optimiser))
     check_pair(engine_for(arms), Rule(optimiser=SGD(eta=0.1, momentum=0.9)))
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_an_impossible_arm_stays_so_under_any_optimiser(weight_decay):
+    """A logit of -inf and Adam with decay once gave NaN; the other arms move as if it were not there."""
+    rule = Rule(optimiser=Adam(eta=0.1, weight_decay=weight_decay))
+    whole = Arms.from_masses([0.3, 0.0, 0.7], [1.0, 1.0, 0.0])
+    apart = Arms.from_masses([0.3, 0.7], [1.0, 0.0])
+    curves, wanted = (simulate(arms, rule, 30, 8, 0)["success"] for arms in (whole, apart))
+    assert np.allclose(curves, wanted, atol=1e-12) and np.ptp(curves) > 0.1
+
+
+def test_decay_long_enough_to_revive_an_impossible_arm_is_refused():
+    rule = Rule(optimiser=Adam(eta=0.1, weight_decay=0.1))
+    with pytest.raises(
+        ValueError, match=r"weight_decay \* rounds = 60 with an arm of logit -inf.*drop the arm"
+    ):
+        simulate(Arms.from_masses([0.3, 0.0, 0.7], [1.0, 1.0, 0.0]), rule, 6000, 2, 0)

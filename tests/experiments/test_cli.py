@@ -95,6 +95,24 @@ def test_simulate_from_a_file_changed_by_a_flag(tmp_path: Path) -> None:
     assert files <= {path.name for path in (tmp_path / "out").iterdir()}
 
 
+@pytest.mark.parametrize(
+    ("bandit", "engine", "observe"),
+    [
+        ('kind = "lazy_tree"\ndepth = 30\nroughness = 0.5\nseed = 3', "lazy_tree", "length"),
+        ('kind = "synthetic_forest"\nheld_out = [0.1]\nwrong = 3\noverlap = 0.5', "tree_kernel", "held_out"),
+    ],
+)
+def test_simulate_trees_of_any_size_and_many_of_them(
+    bandit: str, engine: str, observe: str, tmp_path: Path
+) -> None:
+    (tmp_path / "spec.toml").write_text(f"rounds = 12\nseeds = 8\nevery = 6\n[bandit]\n{bandit}\n")
+    numbers = json.loads(
+        call("simulate", "--spec", tmp_path / "spec.toml", "--observe", observe, "--json").stdout
+    )
+    assert numbers["engine"] == engine
+    assert 0 < numbers["success_mean"] < 1 and numbers[f"{observe}_mean"] > 0
+
+
 @pytest.mark.parametrize("engine", ["lumped", "event"])
 def test_simulate_a_million_million_arms(engine: str) -> None:
     words = ("--arms", 10**12, "--correct", 3, "--p0", 0.1, "--rounds", 20, "--seeds", 64, "--engine", engine)

@@ -11,7 +11,7 @@ Each bonus is a frozen specification with two methods, one of which is zero by i
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from array_api_compat import array_namespace
 from jaxtyping import Float
@@ -29,6 +29,7 @@ class NoEntropy(Spec):
     """No bonus."""
 
     kind: Literal["none"] = "none"
+    reads_logprobs: ClassVar[bool] = False
 
     def weights(self, batch: Batch) -> PerToken:
         return array_namespace(batch.logprobs).zeros_like(batch.logprobs)
@@ -47,6 +48,7 @@ class ExactEntropy(Spec):
     """
 
     kind: Literal["exact"] = "exact"
+    reads_logprobs: ClassVar[bool] = False
     beta: Bonus
 
     def weights(self, batch: Batch) -> PerToken:
@@ -71,6 +73,7 @@ class SampledEntropy(Spec):
     """
 
     kind: Literal["sampled"] = "sampled"
+    reads_logprobs: ClassVar[bool] = True
     beta: Bonus
     centre: Literal["none", "group"] = "none"
 

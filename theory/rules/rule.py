@@ -89,6 +89,11 @@ class Rule(Spec):
         return len(self.roles)
 
     @property
+    def reads_logprobs(self) -> bool:
+        """Whether on-policy weights depend on log-probabilities; objectives read their ratios alone, which are 1."""
+        return self.signal.reads_logprobs or self.kl.reads_reference or self.entropy.reads_logprobs
+
+    @property
     def hash(self) -> str:
         """12 hex digits of the SHA-256 of the rule's canonical JSON; the same on every machine."""
         canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from bandit_sim import Arms, Contexts, ParticleArms, expected_step, replay, simulate, simulate_grid
 from bandit_sim.engines import contexts
 from bandit_sim.keys import root_key
-from bandit_sim.step import draw, knobs_of, start
+from bandit_sim.step import draw, knobs_of, luck_of, start
 from bandit_sim.verifiers import Clean
 
 SPECTRUM = [0.05, 0.2, 0.4, 0.7]
@@ -142,7 +142,8 @@ def test_rollouts_carry_the_index_of_their_query(make_rule):
     assert contexts.query_count(arms) == 4
     knobs = knobs_of(rule, jnp.float32)
     carry = start(contexts, rule, arms, knobs)
-    draws = jax.jit(lambda key: draw(contexts, rule, Clean(), arms, carry.state, key, knobs))(root_key(4))
+    luck = luck_of(contexts, rule, Clean(), arms, root_key(4), carry.state.dtype)
+    draws = jax.jit(lambda luck: draw(contexts, rule, Clean(), arms, carry.state, luck, knobs))(luck)
     assert [len(set(g)) for g in np.split(np.asarray(draws.queries), 2)] == [1, 1]
     assert len(set(draws.queries.tolist())) == 2
     assert (contexts.query_of(arms, draws.choices) == draws.queries).all()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -13,6 +11,7 @@ from scipy import stats
 from bandit_sim.arm_classes import ArmClasses
 from bandit_sim.engines import event, lumped
 from bandit_sim.engines.event import _busy, _rewards
+from bandit_sim.verifiers import Noisy, PlusMinus
 from theory.rules.rule import Rule
 
 AT = [0, 2, 7, 16]
@@ -22,18 +21,6 @@ OBSERVE = ("success", "reward", "distinct")
 @pytest.fixture(autouse=True)
 def _compile_quickly():
     """Not here: seeds and rounds outweigh compilation."""
-
-
-@dataclass(frozen=True)
-class PlusMinus:
-    def pay(self, uniform, truth, length, flip):
-        return 2 * truth - 1
-
-
-@dataclass(frozen=True)
-class Noise:
-    def pay(self, uniform, truth, length, flip):
-        return jnp.where(uniform < flip, 1 - truth, truth)
 
 
 def make(eta, signal="raw", rollouts=1, **fields):
@@ -140,7 +127,7 @@ def test_a_bandit_without_reward_never_moves():
     ("rule", "verifier", "message"),
     [
         (make(1.0), PlusMinus(), r"signal raw moves the policy in every round \(rewards \[-1.0, 1.0\]\)"),
-        (make(1.0), Noise(), r"rewards are left to chance; use the lumped engine"),
+        (make(1.0), Noisy(), r"rewards are left to chance; use the lumped engine"),
         (make(1.0, optimiser={"kind": "adam", "eta": 0.1}), None, r"optimiser adam is not plain SGD"),
         (make(1.0, kl={"kind": "k3", "beta": 0.1}), None, r"no log-probabilities"),
     ],

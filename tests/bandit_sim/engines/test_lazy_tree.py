@@ -113,7 +113,7 @@ def test_what_a_lazy_tree_cannot_do_is_refused():
     run = lazy_tree.run
     with pytest.raises(ValueError, match="needs the list `correct`"):
         run(LazyTree(law=np.log(LAW), pays=ends_well), any_rule(), [0], 1, 0)
-    with pytest.raises(ValueError, match="'entropy' is unknown"):
+    with pytest.raises(ValueError, match="'entropy' is not recorded by a lazy tree; list the tree"):
         run(arms, any_rule(), [0], 1, 0, observe=("entropy",))
     with pytest.raises(ValueError, match="weight_decay moves prefixes"):
         run(arms, any_rule(optimiser={"kind": "adam", "eta": 0.1, "weight_decay": 0.1}), [0], 1, 0)
@@ -147,3 +147,17 @@ def test_what_a_lazy_tree_does_not_carry_is_refused(make_rule, fields, message):
     arms = LazyTree.of([0.5, 0.5], 2, [(1, 0)])
     with pytest.raises(ValueError, match=message):
         lazy_tree.run(arms, make_rule(**fields), [0], 1, 0)
+
+
+def test_simulate_takes_a_lazy_tree_as_any_other(make_rule):
+    arms, rule = LazyTree.of(LAW, 3, CORRECT), make_rule(0.5)
+    seen: list[tuple[int, int]] = []
+    curves = simulate(
+        arms, rule, 21, 70, 3, observe=("success", "length"), every=10, progress=lambda *at: seen.append(at)
+    )
+    alone = lazy_tree.run(arms, rule, [0, 10, 20], 70, 3, observe=("success", "length"))
+    assert curves.at.tolist() == [0, 10, 20] and seen == [(64, 70), (70, 70)]
+    for name in alone:
+        assert np.array_equal(curves[name], alone[name])
+    with pytest.raises(ValueError, match="devices, engine: a lazy tree"):
+        simulate(arms, rule, 2, 2, 0, engine="lumped")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +20,7 @@ from bandit_sim.engines._rows import rows_for, tables
 from bandit_sim.engines._uniforms import uniforms
 from bandit_sim.engines.cohorts import Pulled, arms_in, grow, pick, start, step
 from bandit_sim.optimiser import realise
+from bandit_sim.verifiers import Clean, Format, Noisy, PlusMinus, Shaped, Term
 from theory.rules.rule import Rule
 
 AT = [1, 4, 10, 16]
@@ -31,26 +31,14 @@ def _compile_quickly():
     """Not here: seeds and rounds outweigh compilation, and equal bits must hold for optimised programs."""
 
 
-@dataclass(frozen=True)
-class Noise:
-    """Pays the truth, turned round with probability flip."""
-
-    def pay(self, uniform, truth, length, flip):
-        return jnp.where(uniform < flip, 1 - truth, truth)
-
-
-@dataclass(frozen=True)
-class PlusMinus:
-    def pay(self, uniform, truth, length, flip):
-        return 2 * truth - 1
-
-
-@dataclass(frozen=True)
-class ByLength:
-    """Hands over something that is no reward of two values: 3 truth + length + uniform."""
-
-    def pay(self, uniform, truth, length, flip):
-        return 3 * truth + length + uniform
+MANY_VALUES = Shaped(
+    terms=(
+        Term(weight=3.0, pays=Clean()),
+        Term(weight=0.5, pays=Noisy(false_positive=0.25, false_negative=0.25)),
+        Term(weight=0.125, pays=Format(right=0.5, wrong=0.5)),
+    )
+)
+"""3 truth + (truth turned round in one of four) / 2 + (a fair coin) / 8: eight values, each class left to chance."""
 
 
 def make(eta, signal="raw", rollouts=1, **fields):
@@ -74,7 +62,7 @@ RULES = {
     "group mean-std, 8": (make(0.4, "group_mean_std", 8), None, 0.0),
     "leave-one-out, 4": (make(1.0, "leave_one_out", 4), None, 0.0),
     "plus-minus": (make(0.5), PlusMinus(), 0.0),
-    "noisy verifier": (make(1.0), Noise(), 0.2),
+    "noisy verifier": (make(1.0), Noisy(), 0.2),
 }
 
 
@@ -313,13 +301,14 @@ def test_a_rule_that_reads_log_probabilities_gets_them():
 
 
 def test_rewards_of_any_number_of_values_reach_the_signal():
-    """3 truth + 1 + uniform, raw: the mean reward of the base policy is 3 p0 + 1.5."""
-    got = lumped.run(small_arms(), make(0.01), [0], 10_240, 0, verifier=ByLength(), observe=("reward",))[
-        "reward"
-    ]
-    sd = np.sqrt(9 * 0.14 * 0.86 + 1 / 12)
-    assert abs(got.mean() - (3 * 0.14 + 1.5)) < 4.5 * sd / np.sqrt(10_240)
-    assert len(np.unique(got)) > 10_000
+    """Mean 3 p0 + (p0 3/4 + (1 - p0) / 4) / 2 + 1/16; 4.5 standard errors of the sample (false alarm 7e-6)."""
+    given = dict(verifier=MANY_VALUES, observe=("reward",))
+    got = lumped.run(small_arms(), make(0.01), [0], 10_240, 0, **given)["reward"]
+    wanted = 3 * 0.14 + (0.14 * 0.75 + 0.86 * 0.25) / 2 + 1 / 16
+    assert abs(got.mean() - wanted) < 4.5 * got.std() / np.sqrt(10_240)
+    assert set(np.unique(got)) == {
+        3.0 * t + 0.5 * j + 0.125 * c for t in (0, 1) for j in (0, 1) for c in (0, 1)
+    }
 
 
 def test_float32_and_float64_agree_while_nothing_is_rare():
@@ -397,7 +386,11 @@ def test_a_quintillion_arms(rule):
         ({"at": [-1]}, r"give strictly increasing round numbers from 0"),
         ({"at": [0.5]}, r"at = \[0.5\]; give a list of whole round numbers"),
         ({"seeds": 0}, r"seeds = 0; give at least 1"),
-        ({"observe": ("regret",)}, r"observe holds 'regret'; choose from success"),
+        ({"observe": ("regrets",)}, r"observe: 'regrets' is unknown; choose success"),
+        (
+            {"observe": ("held_out",)},
+            r"'held_out' is not recorded by the engines of arms in classes.*Contexts",
+        ),
         ({"observe": ()}, r"observe is empty"),
         ({"dtype": jnp.int32}, r"dtype = .*; give float64 or float32"),
         ({"slots": 0}, r"slots = 0; give at least 1"),

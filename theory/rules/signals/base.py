@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from array_api_compat import array_namespace
 from pydantic import Field
@@ -21,6 +21,9 @@ class SignalSpec(Spec):
     `advance` instead. Valid when: the batch arrives `cleaned`; numbers of rollouts that are not trained on
     are never read.
     """
+
+    reads_logprobs: ClassVar[bool] = False
+    """Whether the advantage depends on log-probabilities; a signal that reads them says so."""
 
     @property
     def name(self) -> str:
