@@ -120,6 +120,16 @@ def test_simulate_a_million_million_arms(engine: str) -> None:
     assert numbers["engine"] == engine and 0.1 < numbers["success_mean"] < 1
 
 
+@pytest.mark.parametrize(
+    ("command", "key"), [("probe", "p0"), ("forecast", "success_at_end"), ("train", "success_last_tenth")]
+)
+def test_each_stage_alone_prints_its_numbers(command: str, key: str, tmp_path: Path) -> None:
+    query = ["--query", "3+4=", "--answer", "7", "--rounds", 4, "--replicas", 4]
+    result = call(command, *query, *TINY, "--out", tmp_path, "--json")
+    assert result.exit_code == 0, result.output
+    assert 0 < json.loads(result.stdout)[key] <= 1
+
+
 def test_overlay_of_several_queries_goes_on_past_a_failure(tmp_path: Path) -> None:
     rows = [{"query": "3+4=", "answer": "7"}, {"query": "9+9=", "answer": "12345678"}]
     path = tmp_path / "q.jsonl"
