@@ -31,7 +31,7 @@ Model = Annotated[
 ]
 Prompt = Annotated[str | None, typer.Option("--query", help="The query. Default: a built-in one.")]
 Answer = Annotated[str | None, typer.Option(help="Its right answer.")]
-VerifierName = Annotated[str, typer.Option("--verifier", help="integer, last_number, gsm8k or boxed.")]
+VerifierName = Annotated[str, typer.Option("--verifier", help="integer, last_number, gsm8k, boxed or math.")]
 Queries = Annotated[
     str | None,
     typer.Option(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, StrictStr, ValidationError, model_validator
 
-from llm_bridge.verifiers import VERIFIERS
+from llm_bridge.rows import read_rows
+from llm_bridge.verifiers import VERIFIERS, last_boxed
 
 
 class Query(BaseModel):
@@ -92,17 +94,71 @@ def load_queries(path: str | Path) -> list[Query]:
 
     Errors: ValueError (FileNotFoundError for a missing file) with the file, the line or row, and the fix.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"queries: {path} is not a file; give a JSONL or Parquet file of queries")
-    readers = {".jsonl": _json_lines, ".ndjson": _json_lines, ".parquet": _parquet_rows}
-    if path.suffix not in readers:
-        raise ValueError(
-            f"queries: {path} ends in {path.suffix!r}; give a file ending in {', '.join(readers)}"
-        )
-    queries = [_query(row, place) for place, row in readers[path.suffix](path)]
+    advice = (
+        "wanted are query, answer and, if need be, verifier, name. "
+        f"For GSM8K and MATH: --queries gsm8k:{path} or math:{path}"
+    )
+    queries = [_query(row, place) for place, row in read_rows(path, ("query", "answer"), advice)]
     if not queries:
         raise ValueError(f'queries: {path} is empty; write one {{"query": ..., "answer": ...}} per row')
+    return queries
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """How a published data set's rows become queries: the column asked, the papers' words after it, the
+    final answer out of the column `answer`, and the strict verifier."""
+
+    column: str
+    suffix: str
+    final: Callable[[str], str]
+    verifier: str
+
+
+DATA_SETS: dict[str, DataSet] = {
+    "gsm8k": DataSet(
+        "question",
+        ' Let\'s think step by step and output the final answer after "####".',
+        lambda solution: solution.rpartition("####")[2].strip(),
+        "gsm8k",
+    ),
+    "math": DataSet(
+        "problem",
+        " Let's think step by step and output the final answer within \\boxed{}.",
+        lambda answer: answer if (inside := last_boxed(answer)) is None else inside,
+        "math",
+    ),
+}
+"""GSM8K (arXiv 2110.14168) and MATH (arXiv 2103.03874), prompts and rewards as verl has them."""
+
+
+def data_set_queries(name: str, path: str | Path) -> list[Query]:
+    """Queries from a local file of a row of `DATA_SETS`, in its published layout; other columns are not read.
+
+    Errors: ValueError (FileNotFoundError for a missing file) with the file, the line or row, and the fix.
+    """
+    data = DATA_SETS[name]
+    wanted = (data.column, "answer")
+    advice = f"{name} wants {' and '.join(wanted)}"
+    queries: list[Query] = []
+    for place, row in read_rows(path, wanted, advice):
+        if not isinstance(row, dict) or not set(wanted) <= set(row):
+            there = ", ".join(row) if isinstance(row, dict) else "none"
+            raise ValueError(f"queries: {place}: has the columns {there}; {advice}")
+        fields = {
+            "query": row[data.column],
+            "answer": row["answer"],
+            "verifier": data.verifier,
+            "name": f"{name}-{len(queries)}",
+        }
+        query = _query(fields, place)
+        queries.append(
+            query.model_copy(
+                update={"answer": data.final(query.answer), "prompt": query.prompt + data.suffix}
+            )
+        )
+    if not queries:
+        raise ValueError(f"queries: {path} is empty; {advice}")
     return queries
 
 
@@ -142,47 +198,15 @@ def reasoning_gym_queries(dataset: str, seed: int, size: int, **config: Any) -> 
 
 
 def parse_source(source: str, *, seed: int = 0, size: int = 10) -> list[Query]:
-    """Queries from `builtin`, `reasoning-gym:NAME` (with seed and size), or a file's path."""
+    """Queries from `builtin`, `reasoning-gym:NAME` (with seed and size), `gsm8k:PATH`, `math:PATH`, or a path."""
     if source == "builtin":
         return list(BUILTIN)
     if source.startswith("reasoning-gym:"):
         return reasoning_gym_queries(source.removeprefix("reasoning-gym:"), seed, size)
+    name, colon, path = source.partition(":")
+    if colon and name in DATA_SETS:
+        return data_set_queries(name, path)
     return load_queries(source)
-
-
-def _json_lines(path: Path) -> Iterator[tuple[str, Any]]:
-    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
-        place = f"{path}, line {number}"
-        if not line.strip():
-            continue
-        try:
-            yield place, json.loads(line)
-        except UnicodeDecodeError as error:
-            raise ValueError(f"queries: {place}: not UTF-8 text; save the file as UTF-8") from error
-        except json.JSONDecodeError as error:
-            raise ValueError(
-                f"queries: {place}: not JSON ({error.msg} at column {error.colno}); "
-                'write {"query": "...", "answer": "..."} on one line'
-            ) from error
-
-
-def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.read_table(path)
-    except pa.ArrowException as error:
-        raise ValueError(
-            f"queries: {path} is not Parquet ({error}); write it again, or give JSONL"
-        ) from error
-    if not {"query", "answer"} <= set(table.column_names):
-        raise ValueError(
-            f"queries: {path} has the columns {', '.join(table.column_names)}; wanted are query, answer and, "
-            "if need be, verifier, name. For GSM8K rename question to query and add a column verifier: gsm8k"
-        )
-    for number, row in enumerate(table.to_pylist(), start=1):
-        yield f"{path}, row {number}", {k: v for k, v in row.items() if v is not None}
 
 
 FIELDS = {"query": "prompt", "answer": "answer", "verifier": "verifier", "name": "name"}

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from llm_bridge.math_answers import same_answer
+
 if TYPE_CHECKING:
     from llm_bridge.queries import Query
 
@@ -137,6 +139,11 @@ def _boxed_gold(text: str) -> list[Any] | None:
     return _expression(text if inside is None else inside)
 
 
+def _math_gold(text: str) -> str | None:
+    inside = last_boxed(text)
+    return (text if inside is None else inside).strip() or None
+
+
 def _equal_expressions(answer: list[Any], gold: list[Any]) -> bool | None:
     import math_verify
     from math_verify.errors import TimeoutException
@@ -192,6 +199,13 @@ VERIFIERS: dict[str, Verifier] = {
         _boxed_gold,
         _equal_expressions,
         "a LaTeX expression, such as \\frac{1}{2}",
+    ),
+    "math": Verifier(
+        "the last \\boxed{}, equal as a string once spelling is set aside (MATH's own reward)",
+        last_boxed,
+        _math_gold,
+        same_answer,
+        "an answer, plain or in \\boxed{}",
     ),
     "reasoning_gym": Verifier(
         "full marks from the data set's own scorer",

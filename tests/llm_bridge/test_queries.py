@@ -123,7 +123,7 @@ def test_parquet_errors_name_columns_and_rows(tmp_path: Path) -> None:
         load_queries(path)
 
 
-@pytest.mark.parametrize("verifier", ["integer", "last_number", "gsm8k", "boxed", "reasoning_gym"])
+@pytest.mark.parametrize("verifier", ["integer", "last_number", "gsm8k", "boxed", "math", "reasoning_gym"])
 def test_an_answer_that_could_never_be_paid_is_an_error(verifier: str) -> None:
     with pytest.raises(
         ValidationError, match=rf"cannot be parsed by verifier '{verifier}', which would never pay"

@@ -38,7 +38,7 @@ def test_a_number_is_right_or_wrong_and_never_unparsable(right: int, said: int) 
 
 @given(text=prose)
 def test_text_without_a_number_is_unparsable(text: str) -> None:
-    for verifier in ("integer", "last_number", "gsm8k", "boxed"):
+    for verifier in ("integer", "last_number", "gsm8k", "boxed", "math"):
         assert outcome(verifier, "7", text) is None
 
 
