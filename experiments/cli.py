@@ -31,7 +31,13 @@ Model = Annotated[
 ]
 Prompt = Annotated[str | None, typer.Option("--query", help="The query. Default: a built-in one.")]
 Answer = Annotated[str | None, typer.Option(help="Its right answer.")]
-VerifierName = Annotated[str, typer.Option("--verifier", help="integer, last_number, gsm8k, boxed or math.")]
+VerifierName = Annotated[
+    str | None,
+    typer.Option(
+        "--verifier",
+        help="integer, last_number, gsm8k, boxed or math. Default: last_number, or what --queries says.",
+    ),
+]
 Queries = Annotated[
     str | None,
     typer.Option(
@@ -109,7 +115,7 @@ def _register(name: str, act: Callable[[Any], dict[str, Any]], text: str) -> Non
     def command(
         query: Prompt = None,
         answer: Answer = None,
-        verifier: VerifierName = "last_number",
+        verifier: VerifierName = None,
         queries: Queries = None,
         model: Model = "smollm2-135m",
         rule: RuleName = "minimalist",
@@ -194,18 +200,23 @@ def _many(
         raise typer.Exit(1)
 
 
-def _queries(query: str | None, answer: str | None, verifier: str, many: str | None, seed: int) -> list[Any]:
+def _queries(
+    query: str | None, answer: str | None, verifier: str | None, many: str | None, seed: int
+) -> list[Any]:
+    """The queries asked; a verifier that is given takes the place of each query's own."""
     from llm_bridge.queries import DEFAULT, Query, parse_source
 
     if many is not None:
         if query is not None or answer is not None:
             raise ValueError("--queries and --query/--answer exclude each other; give one of them")
-        return list(parse_source(many, seed=seed))
-    if query is None and answer is None:
-        return [DEFAULT]
-    if query is None or answer is None:
+        asked = parse_source(many, seed=seed)
+    elif query is None and answer is None:
+        asked = [DEFAULT]
+    elif query is None or answer is None:
         raise ValueError("--query and --answer belong together; give both")
-    return [Query(prompt=query, answer=answer, verifier=verifier)]  # pyright: ignore[reportArgumentType]
+    else:
+        return [Query(prompt=query, answer=answer, **({} if verifier is None else {"verifier": verifier}))]
+    return asked if verifier is None else [one.judged_by(verifier) for one in asked]
 
 
 def _slug(text: str) -> str:

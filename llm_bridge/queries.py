@@ -57,6 +57,20 @@ class Query(BaseModel):
             )
         return self
 
+    def judged_by(self, verifier: str) -> Query:
+        """The same query with another verifier.
+
+        Errors: ValueError that names the query, where its answer is none that verifier can parse.
+        """
+        entry = self.entry if verifier == self.verifier else None
+        try:
+            return Query(
+                prompt=self.prompt, answer=self.answer, verifier=verifier, name=self.name, entry=entry
+            )
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+            raise ValueError(f"query {self.name or self.prompt!r}: {reason}") from error
+
 
 def _arithmetic(question: str, answer: int, name: str) -> Query:
     return Query(prompt=f"{question} Reply with only the number.", answer=str(answer), name=name)

@@ -8,13 +8,19 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from experiments.cli import app
+from experiments.cli import _queries, app
+from experiments.specs import RunSpec
 
 TINY = ["--model", "tiny-arithmetic", "--max-tokens", "3", "--verifier", "integer", "--probe-rollouts", "200"]
 
 
 def call(*words: str):
     return CliRunner().invoke(app, [str(w) for w in words])
+
+
+def asked(many: Path | None = None, verifier: str | None = None):
+    """The queries of a call with --queries and --verifier."""
+    return _queries(None, None, verifier, None if many is None else str(many), 0)
 
 
 @pytest.mark.parametrize(
@@ -190,6 +196,27 @@ def test_bad_query_file_names_file_and_line(text: str, message: str, tmp_path: P
     result = call("forecast", "--queries", path, "--out", tmp_path / "out")
     assert result.exit_code == 2
     assert message in " ".join(result.output.split()) and "queries.jsonl" in result.output.replace("\n", "")
+
+
+def test_a_verifier_that_is_given_judges_every_query_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "q.jsonl"
+    rows = [{"query": "3+4=", "answer": "7", "verifier": "gsm8k"}, {"query": "1+1=", "answer": "2"}]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    assert [one.verifier for one in asked(many=path)] == ["gsm8k", "last_number"]
+    assert [one.verifier for one in asked(many=path, verifier="integer")] == ["integer"] * 2
+    assert [one.verifier for one in (*asked(), *asked(verifier="integer"))] == ["last_number", "integer"]
+
+    result = call("probe", "--queries", path, "--out", tmp_path / "out", *TINY)
+    assert result.exit_code == 0, result.output
+    specs = [RunSpec.read(folder / "spec.toml") for folder in sorted((tmp_path / "out").glob("0*"))]
+    assert [spec.query.verifier for spec in specs] == ["integer"] * 2
+
+    path.write_text('{"query": "Half of 1?", "answer": "0.5", "name": "half"}')
+    result = call("probe", "--queries", path, "--out", tmp_path / "out", *TINY)
+    assert result.exit_code == 2
+    assert "query 'half': answer '0.5' cannot be parsed by verifier 'integer'" in " ".join(
+        result.output.split()
+    )
 
 
 def test_large_eta_warns_with_the_number(tmp_path: Path) -> None:

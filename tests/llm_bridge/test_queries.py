@@ -136,6 +136,19 @@ def test_an_entry_that_would_be_ignored_is_an_error() -> None:
         Query(prompt="q", answer="1", entry="{}")
 
 
+def test_another_verifier_judges_the_same_question() -> None:
+    (query,) = reasoning_gym_queries("basic_arithmetic", seed=1, size=1, max_terms=2)
+    assert query.judged_by("reasoning_gym") == query
+    other = query.judged_by("last_number")
+    assert other == Query(prompt=query.prompt, answer=query.answer, name=query.name)
+    with pytest.raises(
+        ValueError, match=r"^query '17\+25': entry None cannot be parsed by verifier 'reasoning_gym'"
+    ):
+        DEFAULT.judged_by("reasoning_gym")
+    with pytest.raises(ValueError, match=r"^query 'q': verifier 'oracle' is unknown; choose integer"):
+        Query(prompt="q", answer="1").judged_by("oracle")
+
+
 def test_reasoning_gym_pays_full_marks_only() -> None:
     queries = reasoning_gym_queries("basic_arithmetic", seed=1, size=3, max_terms=2)
     assert queries == reasoning_gym_queries("basic_arithmetic", seed=1, size=3, max_terms=2)
