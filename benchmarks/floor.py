@@ -2,7 +2,8 @@
 
 The floor of a round is what no implementation can leave out: the largest logit, one exponential per arm, their sum
 and the part of it that is correct (the success that is recorded), one multiply-add per logit, and for the kernel engine
-the product K c. Random numbers, finding the drawn arm, and weights are not in it. It is compiled like the engine, for the same number of seeds, and timed in the same run.
+the product K c. Random numbers, finding the drawn arm, and weights are not in it. It is compiled like the engine, for
+the same number of seeds, and timed in the same run.
 """
 
 from __future__ import annotations

@@ -299,10 +299,15 @@ def doctor(as_json: Json = False) -> None:
 
         checks = examine()
         if as_json:
-            print(json.dumps({"ok": all(c.ok for c in checks), "checks": [c._asdict() for c in checks]}))
+            print(
+                json.dumps(
+                    {"ok": all(c.ok for c in checks if c.needed), "checks": [c._asdict() for c in checks]}
+                )
+            )
             return
         for check in checks:
-            mark = "[green]ok[/]     " if check.ok else "[red]missing[/]"
+            lacking = "[red]missing [/]" if check.needed else "optional"
+            mark = "[green]ok[/]      " if check.ok else lacking
             errors.print(f"{mark} {check.name:<22} {check.found}", highlight=False, soft_wrap=True)
             if not check.ok:
                 errors.print(f"        {check.fix}", highlight=False, soft_wrap=True)

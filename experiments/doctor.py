@@ -18,6 +18,8 @@ class Check(NamedTuple):
     ok: bool
     found: str
     fix: str = ""
+    needed: bool = True
+    """By `make overlay`; what it can do without is no fault of the machine's."""
 
 
 def examine() -> list[Check]:
@@ -61,10 +63,12 @@ def _wheels() -> list[Check]:
 
 
 def _wheel(wheel: Wheel) -> Check:
+    from llm_bridge.wheels import SMOLLM2
+
     try:
         wheel.paths()
     except ImportError as error:
-        return Check(wheel.name, False, "not installed", str(error))
+        return Check(wheel.name, False, "not installed", str(error), needed=wheel is SMOLLM2)
     return Check(wheel.name, True, f"{wheel.file} from {wheel.pip}")
 
 

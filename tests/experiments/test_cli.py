@@ -233,7 +233,11 @@ def test_large_eta_warns_with_the_number(tmp_path: Path) -> None:
 
 
 def test_doctor_speaks_json() -> None:
-    checks = json.loads(call("doctor", "--json").stdout)["checks"]
+    said = json.loads(call("doctor", "--json").stdout)
+    checks = said["checks"]
+    assert said["ok"] == all(c["ok"] for c in checks if c["needed"])
+    assert next(c for c in checks if c["name"] == "smollm2-135m")["needed"]
+    assert not next(c for c in checks if c["name"] == "gemma3-270m")["needed"]
     assert {"python", "torch", "cache", "smollm2-135m", "gemma3-270m"} <= {c["name"] for c in checks}
 
 
