@@ -65,11 +65,12 @@ def _wheels() -> list[Check]:
 def _wheel(wheel: Wheel) -> Check:
     from llm_bridge.wheels import SMOLLM2
 
+    needed = wheel is SMOLLM2
     try:
         wheel.paths()
     except ImportError as error:
-        return Check(wheel.name, False, "not installed", str(error), needed=wheel is SMOLLM2)
-    return Check(wheel.name, True, f"{wheel.file} from {wheel.pip}")
+        return Check(wheel.name, False, "not installed", str(error), needed)
+    return Check(wheel.name, True, f"{wheel.file} from {wheel.pip}", needed=needed)
 
 
 def _cache() -> Check:
