@@ -77,6 +77,7 @@ def _arithmetic(question: str, answer: int, name: str) -> Query:
 
 
 BUILTIN: tuple[Query, ...] = (
+    _arithmetic("What is 68 - 29?", 39, "68-29"),
     _arithmetic("What is 38 + 47?", 85, "38+47"),
     _arithmetic("What is 9 times 8?", 72, "9x8"),
     _arithmetic("What is 6 times 7?", 42, "6x7"),
@@ -97,7 +98,7 @@ BUILTIN: tuple[Query, ...] = (
     Query(prompt="What is the number 7?", answer="7", name="number-7"),
 )
 """Arithmetic, and the naming of numbers, which alone this model does more often than not: base success on
-smollm2-135m from about .01 to .8 with 10 tokens. `onearm probe --queries builtin` measures each."""
+smollm2-135m from about .007 to .8 with 10 tokens. `onearm probe --queries builtin` measures each."""
 
 DEFAULT: Query = next(query for query in BUILTIN if query.name == "17+25")
 """The query of `make overlay`."""
