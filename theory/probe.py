@@ -173,13 +173,17 @@ class Probe:
         return path, np.array([x[1] for x in rows]), np.array([x[2] for x in rows], dtype=float)
 
     def leaf_of(self, tokens: Tokens, reward: float) -> int:
-        """The leaf a response belongs to; one that leaves the tree ends in the class of its reward."""
+        """The leaf a response belongs to; one that leaves the tree ends in the class of its reward.
+
+        Errors: ValueError for tokens that stop at a resolved node, which no whole response does.
+        """
         into, rest, leaves = self._index
-        depth = 1
-        while (edge := into.get(tokens[:depth], rest.get(tokens[: depth - 1], -1))) not in leaves:
-            depth += 1
-        right, wrong = leaves[edge]
-        return right if reward > 0 else wrong
+        for depth in range(1, len(tokens) + 1):
+            edge = into.get(tokens[:depth], rest.get(tokens[: depth - 1], -1))
+            if edge in leaves:
+                right, wrong = leaves[edge]
+                return right if reward > 0 else wrong
+        raise ValueError(f"response {tokens} ends inside the tree; give whole responses, end token included")
 
     @cached_property
     def _index(self) -> tuple[dict[Tokens, int], dict[Tokens, int], dict[int, tuple[int, int]]]:

@@ -183,6 +183,14 @@ def test_a_response_ends_in_a_leaf_behind_the_edge_it_leaves_by(seed: int, keep:
         assert tree.reward[leaf] == reward
 
 
+def test_a_response_that_stops_inside_the_tree_is_refused() -> None:
+    responses, _ = sampled(5, 300)
+    probe = probe_of(responses, cut=5.0)
+    node = max(probe.layout.nodes(), key=len)
+    with pytest.raises(ValueError, match="ends inside the tree"):
+        probe.leaf_of(node, 1.0)
+
+
 def test_tokens_that_move_as_one_fall_behind_those_that_move_apart() -> None:
     """One-token responses with logits theta.g, a hundred draws of them. The mean score of a rest leaves out what
     its tokens gain by moving apart (Jensen), so that the answer comes out too high; the error shrinks as tokens
