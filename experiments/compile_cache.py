@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 import warnings
 from pathlib import Path
 
 from experiments.warning import ForecastWarning
+from llm_bridge.cache_folder import cache_directory
 
 SWITCH = "ONEARM_COMPILE_CACHE"
 
@@ -18,12 +18,8 @@ class CompileCacheWarning(ForecastWarning):
 
 
 def folder() -> Path:
-    """Beside the models: $ONEARM_CACHE, else the user's cache folder (as `llm_bridge.cache`, which imports torch)."""
-    if chosen := os.environ.get("ONEARM_CACHE"):
-        return Path(chosen).expanduser() / "compiled"
-    if sys.platform == "win32" and (local := os.environ.get("LOCALAPPDATA")):
-        return Path(local) / "onearm" / "compiled"
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "onearm" / "compiled"
+    """Beside the models."""
+    return cache_directory() / "compiled"
 
 
 def keep_compiled() -> bool:

@@ -74,7 +74,7 @@ def _wheel(wheel: Wheel) -> Check:
 
 
 def _cache() -> Check:
-    from llm_bridge.cache import cache_directory
+    from llm_bridge.cache_folder import cache_directory
 
     folder = cache_directory()
     there = next(p for p in (folder, *folder.parents) if p.exists())

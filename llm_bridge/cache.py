@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,14 +14,7 @@ import torch
 from torch import nn
 from transformers.utils import logging as transformers_logging
 
-
-def cache_directory() -> Path:
-    """The folder for converted and self-trained models: $ONEARM_CACHE, else the user's cache folder."""
-    if chosen := os.environ.get("ONEARM_CACHE"):
-        return Path(chosen).expanduser()
-    if sys.platform == "win32" and (local := os.environ.get("LOCALAPPDATA")):
-        return Path(local) / "onearm"
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "onearm"
+from llm_bridge.cache_folder import cache_directory
 
 
 def build_once(key: str, build: Callable[[Path], None]) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -97,6 +98,22 @@ class PrefixTree:
         return list(dict.fromkeys(edge.node for edge in self.edges))
 
 
+def exit_of(
+    tokens: Tokens, edges: Sequence[Edge], into: Mapping[Tokens, int], rest: Mapping[Tokens, int]
+) -> int | None:
+    """The edge by which a response leaves the tree: its leaf, a stub, or the rest of the last node it reaches.
+
+    Arguments:
+        into: the edge into each prefix that has one; rest: the rest edge of each node that has one.
+    None for tokens that stop at a resolved node, or leave a node that holds every token.
+    """
+    for depth in range(1, len(tokens) + 1):
+        edge = into.get(tokens[:depth], rest.get(tokens[: depth - 1]))
+        if edge is None or edges[edge].kind != "child":
+            return edge
+    return None
+
+
 def grow(
     responses: Responses,
     *,
@@ -127,18 +144,17 @@ def grow(
             prefix_mass[tokens[:depth]] = float(np.exp(log))
             if reward > 0:
                 bearing.add(tokens[:depth])
-    whole = set(responses.tokens)
+    number = {tokens: i for i, tokens in enumerate(responses.tokens)}
     resolved = {
         prefix
         for prefix, p in prefix_mass.items()
-        if prefix not in whole and p * total >= cut and (keep == "all" or prefix in bearing)
+        if prefix not in number and p * total >= cut and (keep == "all" or prefix in bearing)
     } | {()}
     likely = {prefix for prefix, p in prefix_mass.items() if p * total >= leaf_cut}
     kept = {prefix for prefix in likely if prefix[:-1] in resolved and (keep == "all" or prefix in bearing)}
 
     atoms: list[Atom] = []
     edges: list[Edge] = []
-    number = {tokens: i for i, tokens in enumerate(responses.tokens)}
     children: dict[Tokens, list[Tokens]] = defaultdict(list)
     for prefix in sorted((resolved | kept) - {()}, key=lambda p: (len(p), p)):
         children[prefix[:-1]].append(prefix)
@@ -150,7 +166,7 @@ def grow(
             p = prefix_mass[child] / prefix_mass[node]
             held += p
             kind: Literal["child", "leaf", "stub"] = (
-                "leaf" if child in whole else "child" if child in resolved else "stub"
+                "leaf" if child in number else "child" if child in resolved else "stub"
             )
             at[child] = len(edges)
             edges.append(Edge(node, kind, p, len(atoms), child[-1], number.get(child, -1)))
@@ -163,21 +179,16 @@ def grow(
     exits: list[int] = []
     leaving: dict[int, list[int]] = defaultdict(list)
     for i, tokens in enumerate(responses.tokens):
-        depth = 0
-        while tokens[: depth + 1] in resolved:
-            depth += 1
-        edge = at.get(tokens[: depth + 1], rest_of.get(tokens[:depth]))
+        edge = exit_of(tokens, edges, at, rest_of)
         if edge is None:
-            raise ValueError(
-                f"node {tokens[:depth]} holds every token and yet a response leaves the tree there"
-            )
+            raise ValueError(f"response {tokens} leaves the tree at a node that holds every token")
         exits.append(edge)
         if edges[edge].kind != "leaf":
             leaving[edge].append(i)
-        elif responses.rewards[i] > 0 and responses.counts[i] == 1 and tokens[:depth] in rest_of:
+        elif responses.rewards[i] > 0 and responses.counts[i] == 1 and tokens[:-1] in rest_of:
             # A kept response seen once speaks for unseen ones beside it; the tail of its node's rest then
             # borrows its score.
-            leaving[rest_of[tokens[:depth]]].append(i)
+            leaving[rest_of[tokens[:-1]]].append(i)
 
     tails: list[Tail] = []
     for edge, members in leaving.items():

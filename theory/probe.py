@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from theory.prefix_tree import PrefixTree, Responses, Tokens
+from theory.prefix_tree import PrefixTree, Responses, Tokens, exit_of
 from theory.response_tree import ResponseTree
 
 STEEPEST = 3.0
@@ -178,12 +178,13 @@ class Probe:
         Errors: ValueError for tokens that stop at a resolved node, which no whole response does.
         """
         into, rest, leaves = self._index
-        for depth in range(1, len(tokens) + 1):
-            edge = into.get(tokens[:depth], rest.get(tokens[: depth - 1], -1))
-            if edge in leaves:
-                right, wrong = leaves[edge]
-                return right if reward > 0 else wrong
-        raise ValueError(f"response {tokens} ends inside the tree; give whole responses, end token included")
+        edge = exit_of(tokens, self.layout.edges, into, rest)
+        if edge is None:
+            raise ValueError(
+                f"response {tokens} ends inside the tree; give whole responses, end token included"
+            )
+        right, wrong = leaves[edge]
+        return right if reward > 0 else wrong
 
     @cached_property
     def _index(self) -> tuple[dict[Tokens, int], dict[Tokens, int], dict[int, tuple[int, int]]]:

@@ -9,14 +9,10 @@ from bandit_sim import ArmClasses, simulate
 from experiments.law_trials.bandits import averaged, rule_of, thin
 from experiments.law_trials.trial import Sample, Seen, Trial
 from theory.laws.arguments import Floats
+from theory.laws.curves import uneven_shares
 
 ETA = 0.1
 """Step size of the trials on the clock tau, which does not know it."""
-
-
-def _uneven(arms: int, amount: float) -> Floats:
-    weight = np.exp(-amount * np.linspace(0, 1, arms)) if arms > 1 else np.ones(1)
-    return weight / weight.sum()
 
 
 def _masses(
@@ -61,14 +57,14 @@ def _on_the_clock(
 
 
 def winner(x: Floats, sample: Sample, correct: int, uneven: float, tau: float) -> dict[str, Seen]:
-    at, _, shares = _on_the_clock(x, _uneven(correct, uneven), _uneven(10, 0.01), sample)
+    at, _, shares = _on_the_clock(x, uneven_shares(correct, uneven), uneven_shares(10, 0.01), sample)
     return {f"correct arm {j + 1}": averaged(at, shares[:, :, j]) for j in range(correct)}
 
 
 def near_uniform(
     x: Floats, sample: Sample, correct: int, wrong: int, uneven: float, tau: float
 ) -> dict[str, Seen]:
-    at, gained, _ = _on_the_clock(x, _uneven(correct, uneven), _uneven(wrong, uneven), sample)
+    at, gained, _ = _on_the_clock(x, uneven_shares(correct, uneven), uneven_shares(wrong, uneven), sample)
     seen = averaged(at, gained)
     return {"logit gain": seen, "first order": seen}
 
@@ -90,7 +86,15 @@ def many_arms(
         thin(rounds, 20),
     )
     p, right, other = _masses(
-        p0, _uneven(correct, uneven), _uneven(wrong, uneven), signal, eta, rollouts, rounds, every, sample
+        p0,
+        uneven_shares(correct, uneven),
+        uneven_shares(wrong, uneven),
+        signal,
+        eta,
+        rollouts,
+        rounds,
+        every,
+        sample,
     )
     at = np.arange(0, rounds + 1, every)
     return {

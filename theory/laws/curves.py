@@ -133,7 +133,7 @@ def std_success(p0: float = 0.05, eta: float = 0.5, rounds: int = 100, geometry:
 
 def winner(correct: int = 5, uneven: float = 0.3, tau: float = 40.0) -> Series:
     clock = np.linspace(0, tau, 200)
-    share = replicator.winner_takes_all(_uneven(correct, uneven), clock)
+    share = replicator.winner_takes_all(uneven_shares(correct, uneven), clock)
     return {"tau": clock} | {f"correct arm {j + 1}": share[:, j] for j in range(correct)}
 
 
@@ -148,12 +148,12 @@ def many_arms(
 ) -> Series:
     t = np.arange(rounds + 1)
     gap = (lambda q: two_class.advantage_gap("group_mean_std", q)) if normalised else None
-    path = replicator.many_arms(p0, _uneven(correct, uneven), _uneven(wrong, uneven), eta, t, gap)
+    path = replicator.many_arms(p0, uneven_shares(correct, uneven), uneven_shares(wrong, uneven), eta, t, gap)
     return {"rounds": t, "q": path.success, "|y|^2": path.concentration, "|z|^2": path.wrong_concentration}
 
 
 def near_uniform(correct: int = 5, wrong: int = 20, uneven: float = 0.1, tau: float = 10.0) -> Series:
-    clock, y, z = np.linspace(0, tau, 200), _uneven(correct, uneven), _uneven(wrong, uneven)
+    clock, y, z = np.linspace(0, tau, 200), uneven_shares(correct, uneven), uneven_shares(wrong, uneven)
     exact, first_order = replicator.logit_gain(y, z, clock), replicator.near_uniform_gain(y, z, clock)
     return {"tau": clock, "logit gain": exact, "first order": first_order}
 
@@ -216,7 +216,7 @@ def _geometry(wrong: int) -> float:
     return 1 + 1 / wrong if wrong else 1.0
 
 
-def _uneven(arms: int, amount: float) -> np.ndarray:
+def uneven_shares(arms: int, amount: float) -> np.ndarray:
     """(arms,) shares whose logarithms fall evenly by `amount` from the first to the last."""
     weight = np.exp(-amount * np.linspace(0, 1, arms)) if arms > 1 else np.ones(1)
     return weight / weight.sum()
