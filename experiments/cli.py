@@ -38,6 +38,12 @@ VerifierName = Annotated[
         help="integer, last_number, gsm8k, boxed or math. Default: last_number, or what --queries says.",
     ),
 ]
+Stop = Annotated[
+    str | None,
+    typer.Option(
+        help=r"One character that ends a response of --query; \n is a newline. For base models, which would go on."
+    ),
+]
 Queries = Annotated[
     str | None,
     typer.Option(
@@ -116,6 +122,7 @@ def _register(name: str, act: Callable[[Any], dict[str, Any]], text: str) -> Non
         query: Prompt = None,
         answer: Answer = None,
         verifier: VerifierName = None,
+        stop: Stop = None,
         queries: Queries = None,
         model: Model = "smollm2-135m",
         rule: RuleName = "minimalist",
@@ -137,7 +144,7 @@ def _register(name: str, act: Callable[[Any], dict[str, Any]], text: str) -> Non
             from llm_bridge.models import load_model
             from theory.rules.dialects import preset
 
-            asked = _queries(query, answer, verifier, queries, seed)
+            asked = _queries(query, answer, verifier, stop, queries, seed)
             specs = [
                 RunSpec(
                     query=one,
@@ -201,11 +208,18 @@ def _many(
 
 
 def _queries(
-    query: str | None, answer: str | None, verifier: str | None, many: str | None, seed: int
+    query: str | None,
+    answer: str | None,
+    verifier: str | None,
+    stop: str | None,
+    many: str | None,
+    seed: int,
 ) -> list[Any]:
     """The queries asked; a verifier that is given takes the place of each query's own."""
     from llm_bridge.queries import DEFAULT, Query, parse_source
 
+    if stop is not None and query is None:
+        raise ValueError("--stop is of --query; with --queries, give each row a field stop")
     if many is not None:
         if query is not None or answer is not None:
             raise ValueError("--queries and --query/--answer exclude each other; give one of them")
@@ -215,7 +229,9 @@ def _queries(
     elif query is None or answer is None:
         raise ValueError("--query and --answer belong together; give both")
     else:
-        return [Query(prompt=query, answer=answer, **({} if verifier is None else {"verifier": verifier}))]
+        stop = "\n" if stop == r"\n" else stop
+        given = {"verifier": verifier, "stop": stop}
+        return [Query(prompt=query, answer=answer, **{k: v for k, v in given.items() if v is not None})]
     return asked if verifier is None else [one.judged_by(verifier) for one in asked]
 
 

@@ -149,7 +149,7 @@ def retrace(
     network, linear = (
         Trainer(
             run.split, run.prompt, run.reward_of, run.spec.rule, replicas=len(observed.tokens),
-            max_tokens=run.spec.max_tokens, end_tokens=run.language_model.end_tokens, policy=policy,
+            max_tokens=run.spec.max_tokens, end_tokens=run.end_tokens, policy=policy,
         )
         for policy in (distributions, linear_distributions)
     )  # fmt: skip

@@ -71,6 +71,10 @@ class Run:
             )
         return tokens
 
+    @cached_property
+    def end_tokens(self) -> tuple[int, ...]:
+        return self.language_model.ends(self.spec.query.stop)
+
     def outcome_of(self, tokens: Tokens) -> float | None:
         return verify(self.spec.query, self.language_model.decode(list(tokens)))
 
@@ -89,7 +93,7 @@ class Run:
             self.split,
             self.prompt,
             self.reward_of,
-            end_tokens=self.language_model.end_tokens,
+            end_tokens=self.end_tokens,
             vocabulary=self.language_model.model.config.vocab_size,
             rollouts=self.spec.probe.rollouts,
             max_tokens=self.spec.max_tokens,
@@ -138,7 +142,7 @@ class Run:
             self.spec.rule,
             replicas=self.spec.replicas,
             max_tokens=self.spec.max_tokens,
-            end_tokens=self.language_model.end_tokens,
+            end_tokens=self.end_tokens,
             seed=self.spec.seed,
         )
         rows, seconds = self._resume(trainer, stage)

@@ -77,6 +77,21 @@ class LanguageModel:
             )
         return tokens
 
+    def ends(self, stop: str | None) -> tuple[int, ...]:
+        """Ids that end a response: the model's own, and every token whose text holds the character `stop`.
+
+        Errors: ValueError where no token holds it, and it could never end a response.
+        """
+        if stop is None:
+            return self.end_tokens
+        texts = self.tokenizer.batch_decode([[i] for i in range(len(self.tokenizer))])
+        holding = [i for i, text in enumerate(texts) if stop in text]
+        if not holding:
+            raise ValueError(
+                f"stop {stop!r} is in no token of {self.name}; choose another character, or none"
+            )
+        return tuple(sorted({*self.end_tokens, *holding}))
+
     def decode(self, tokens: Tensor | list[int]) -> str:
         """The text of the tokens (T,), without special tokens."""
         return str(self.tokenizer.decode(tokens, skip_special_tokens=True))

@@ -24,6 +24,8 @@ class Query(BaseModel):
         verifier: a row of `llm_bridge.verifiers.VERIFIERS`.
         name: short label for folders and tables.
         entry: JSON of the reasoning-gym entry, for the verifier reasoning_gym only.
+        stop: one character that ends a response beside the model's own end tokens: a newline, for a base model
+            that would continue its prompt. The token that holds it belongs to the response.
     Errors: ValidationError where the prompt is empty, the verifier unknown, or the answer one the verifier
         itself cannot parse, and so could never pay.
     """
@@ -35,11 +37,17 @@ class Query(BaseModel):
     verifier: StrictStr = "last_number"
     name: StrictStr | None = None
     entry: StrictStr | None = Field(default=None, repr=False)
+    # Left out where there is none, so that older runs keep their hash.
+    stop: StrictStr | None = Field(default=None, exclude_if=lambda stop: stop is None)
 
     @model_validator(mode="after")
     def _payable(self) -> Query:
         if not self.prompt.strip():
             raise ValueError("prompt is empty; write a question")
+        if self.stop is not None and len(self.stop) != 1:
+            raise ValueError(
+                f"stop {self.stop!r} has {len(self.stop)} characters; give exactly one, such as a newline"
+            )
         verifier = VERIFIERS.get(self.verifier)
         if verifier is None:
             raise ValueError(f"verifier {self.verifier!r} is unknown; choose {', '.join(VERIFIERS)}")
@@ -64,9 +72,7 @@ class Query(BaseModel):
         """
         entry = self.entry if verifier == self.verifier else None
         try:
-            return Query(
-                prompt=self.prompt, answer=self.answer, verifier=verifier, name=self.name, entry=entry
-            )
+            return Query(**{**dict(self), "verifier": verifier, "entry": entry})
         except ValidationError as error:
             reason = error.errors()[0]["msg"].removeprefix("Value error, ")
             raise ValueError(f"query {self.name or self.prompt!r}: {reason}") from error
@@ -105,12 +111,12 @@ DEFAULT: Query = next(query for query in BUILTIN if query.name == "17+25")
 
 
 def load_queries(path: str | Path) -> list[Query]:
-    """Queries from JSONL or Parquet with rows {"query", "answer"[, "verifier", "name"]}.
+    """Queries from JSONL or Parquet with rows {"query", "answer"[, "verifier", "name", "stop"]}.
 
     Errors: ValueError (FileNotFoundError for a missing file) with the file, the line or row, and the fix.
     """
     advice = (
-        "wanted are query, answer and, if need be, verifier, name. "
+        "wanted are query, answer and, if need be, verifier, name, stop. "
         f"For GSM8K and MATH: --queries gsm8k:{path} or math:{path}"
     )
     queries = [_query(row, place) for place, row in read_rows(path, ("query", "answer"), advice)]
@@ -224,7 +230,7 @@ def parse_source(source: str, *, seed: int = 0, size: int = 10) -> list[Query]:
     return load_queries(source)
 
 
-FIELDS = {"query": "prompt", "answer": "answer", "verifier": "verifier", "name": "name"}
+FIELDS = {"query": "prompt", "answer": "answer", "verifier": "verifier", "name": "name", "stop": "stop"}
 
 
 def _query(row: Any, place: str) -> Query:

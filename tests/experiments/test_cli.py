@@ -20,7 +20,7 @@ def call(*words: str):
 
 def asked(many: Path | None = None, verifier: str | None = None):
     """The queries of a call with --queries and --verifier."""
-    return _queries(None, None, verifier, None if many is None else str(many), 0)
+    return _queries(None, None, verifier, None, None if many is None else str(many), 0)
 
 
 @pytest.mark.parametrize(
@@ -196,6 +196,12 @@ def test_bad_query_file_names_file_and_line(text: str, message: str, tmp_path: P
     result = call("forecast", "--queries", path, "--out", tmp_path / "out")
     assert result.exit_code == 2
     assert message in " ".join(result.output.split()) and "queries.jsonl" in result.output.replace("\n", "")
+
+
+def test_a_stop_is_of_the_query_on_the_command_line() -> None:
+    assert _queries("3+4=", "7", None, r"\n", None, 0)[0].stop == "\n"
+    with pytest.raises(ValueError, match="--stop is of --query"):
+        _queries(None, None, None, ";", "builtin", 0)
 
 
 def test_a_verifier_that_is_given_judges_every_query_of_a_file(tmp_path: Path) -> None:

@@ -38,6 +38,16 @@ def test_any_local_model_loads_frozen(local: str) -> None:
     assert lm.decode(torch.tensor([3, 12])) == lm.decode([3, 12]) == "3"
 
 
+def test_a_stop_ends_a_response_at_every_token_that_holds_it(local: str) -> None:
+    lm = load_model(local)
+    assert lm.ends(None) == lm.end_tokens
+    ends = lm.ends("7")
+    assert set(ends) == {*lm.end_tokens, *(i for i in range(13) if "7" in lm.tokenizer.decode([i]))}
+    assert len(ends) == 2
+    with pytest.raises(ValueError, match="stop 'x' is in no token of"):
+        lm.ends("x")
+
+
 def test_the_fingerprint_names_the_weights_whatever_the_dtype(local: str) -> None:
     loaded = {dtype: load_model(local, dtype=dtype) for dtype in ("float32", "float64", "bfloat16")}
     assert len({lm.fingerprint for lm in loaded.values()}) == 1

@@ -192,3 +192,12 @@ def test_builtin_queries_span_what_the_model_can_and_cannot_do() -> None:
         share[query.name] = float(np.mean([verify(query, text) == 1.0 for text in texts]))
     assert share["5+5"] < 0.05
     assert share["number-7"] > 0.6
+
+
+def test_no_stop_leaves_a_query_as_it_was_and_a_stop_is_one_character() -> None:
+    plain = Query(prompt="3 + 4 =", answer="7")
+    assert "stop" not in plain.model_dump()
+    assert Query(prompt="3 + 4 =", answer="7", stop="\n").model_dump()["stop"] == "\n"
+    assert plain.model_copy(update={"stop": "\n"}).judged_by("integer").stop == "\n"
+    with pytest.raises(ValidationError, match="has 2 characters; give exactly one"):
+        Query(prompt="3 + 4 =", answer="7", stop="\n\n")
