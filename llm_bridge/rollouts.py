@@ -25,10 +25,11 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Opening:
-    """A prompt after the head, per replica: keys and values, and log probabilities of the first token."""
+    """A prompt after the head, an entry per replica: keys and values, logits of the first token, which replica."""
 
     past: State
-    logits: Tensor  # (rows, V)
+    logits: Tensor  # (entries, V)
+    replicas: Tensor  # (entries,)
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def open_prompt(split: SplitModel, prompt: Prompt, factors: Factors | None, rows
     """The prompt through the head of each replica in `rows`."""
     with split.adapters.use(factors, rows):
         hidden, past = split.head.run(hidden=prompt.hidden.expand(len(rows), -1, -1))
-    return Opening(past, split.logits(hidden[:, -1]))
+    return Opening(past, split.logits(hidden[:, -1]), rows)
 
 
 @torch.no_grad()
@@ -86,8 +87,8 @@ def sample(
     """Sample one response per row; each prefix is computed once, however many rollouts share it.
 
     Arguments:
-        opening: one entry per replica that occurs in `rows`.
-        rows: (R,) the replica of each rollout, an index into `factors` and `opening`.
+        rows: (R,) the entry of `opening` that each rollout starts from.
+        factors: those of every replica; an entry's own are at the index that `opening.replicas` names.
         draws: (R, T) uniforms; token t of row r is the inverse-CDF draw of draws[r, t], so T limits the length.
         end_tokens: ids that close a response; the end token belongs to it and is scored.
     """
@@ -98,7 +99,7 @@ def sample(
     device, ends = prompt.hidden.device, torch.tensor(list(end_tokens))
     # Rollout live[i] reads prefix trunk_of[i] of the trunk's batch and row head_of[i] of the head's.
     live, trunk_of, head_of = torch.arange(count), torch.zeros(count, dtype=torch.long), rows.cpu()
-    trunk, head, logits, owner = prompt.past, opening.past, opening.logits, torch.arange(len(opening.logits))
+    trunk, head, logits, owner = prompt.past, opening.past, opening.logits, opening.replicas.cpu()
     for t in range(limit):
         picked, log = draw(logits, head_of, torch.from_numpy(draws[live.numpy(), t]))
         tokens[live.numpy(), t] = picked.numpy()
