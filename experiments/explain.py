@@ -28,8 +28,8 @@ from experiments.overlay import WINDOWS
 from experiments.scores import martingale_residuals, window_z
 from experiments.stages import Run
 from experiments.store import Observed
-from llm_bridge.linear import linear_distributions, linear_logits
-from llm_bridge.rollouts import chosen, distributions, open_prompt, read_responses, sample, score, uniforms
+from llm_bridge.linear import linear_logits, linear_response_logits
+from llm_bridge.rollouts import chosen, open_prompt, read_responses, response_logits, sample, score, uniforms
 from llm_bridge.train import Trainer
 from theory.prefix_tree import Tokens
 from theory.probe import Probe
@@ -151,7 +151,7 @@ def retrace(
             run.split, [run.question], run.spec.rule, replicas=len(observed.tokens),
             max_tokens=run.spec.max_tokens, policy=policy,
         )
-        for policy in (distributions, linear_distributions)
+        for policy in (response_logits, linear_response_logits)
     )  # fmt: skip
     snapshots: list[Snapshot] = []
     for t in range(looks[-1] + 1):
@@ -291,7 +291,8 @@ def _linear_logs(student: Trainer, rows: Tensor, hidden: Tensor, tokens: Tensor)
             student.split, student.asked[0].prompt, student.factors, rows[at], states
         )
         both = (
-            _total(chosen(torch.log_softmax(logits, dim=-1), mine), mine) for logits in (base, base + change)
+            _total(_spread(chosen(logits[mine >= 0], mine[mine >= 0]), mine), mine)
+            for logits in (base, base + change)
         )
         parts.append(tuple(both))  # pyright: ignore[reportArgumentType]
     base, straight = zip(*parts, strict=True)
@@ -306,6 +307,11 @@ def _trimmed(hidden: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
     """Tokens and hidden states without the columns that are padding in every row."""
     longest = int((tokens >= 0).sum(dim=1).max())
     return tokens[:, :longest], hidden[:, : longest - 1]
+
+
+def _spread(logs: Tensor, tokens: Tensor) -> Tensor:
+    """(R, T) log probabilities (P,) at the tokens that are there."""
+    return logs.new_zeros(tokens.shape).masked_scatter(tokens >= 0, logs)
 
 
 def _total(logs: Tensor, tokens: Tensor) -> Array:

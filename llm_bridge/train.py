@@ -19,8 +19,8 @@ from llm_bridge.rollouts import (
     Prompt,
     Rollouts,
     chosen,
-    distributions,
     read_responses,
+    response_logits,
     score,
     uniforms,
 )
@@ -29,8 +29,8 @@ from theory.prefix_tree import Tokens
 from theory.rules.batch import Batch
 from theory.rules.rule import Rule
 
-Policy = Callable[[SplitModel, Prompt, Factors | None, Tensor, Tensor, int], Tensor]
-"""Log probabilities of given responses: the network's (`rollouts.score`) or the linearised network's."""
+Policy = Callable[[SplitModel, Prompt, Factors | None, Tensor, Tensor, Tensor], Tensor]
+"""Logits before the tokens of given responses: the network's (`rollouts.response_logits`) or its linearisation's."""
 
 
 PICK_STREAM = 2**63
@@ -67,7 +67,7 @@ class Trainer:
         held_out: queries that are never trained on; `evaluate` samples them.
         seed: draws of replica s in round t depend on (seed, s, t, query, rollout) alone.
         chunk: rows that are differentiated at once (the micro-batch); gradients add up, the step does not change.
-        policy: gives the distributions that are differentiated; another than the network's own can only `retrace`.
+        policy: gives the logits that are differentiated; another than the network's own can only `retrace`.
     Errors: ValueError for a batch that the queries cannot fill, a signal with helper rollouts, and a reward that
         is not finite, naming replica and round.
     Valid when: the first epoch of every round is on-policy; the reference of the rule's KL is the base model,
@@ -86,7 +86,7 @@ class Trainer:
         held_out: Sequence[Question] = (),
         seed: int = 0,
         chunk: int = 16,
-        policy: Policy = distributions,
+        policy: Policy = response_logits,
     ) -> None:
         self.batch = len(questions) if batch is None else batch
         if not 1 <= self.batch <= len(questions):
@@ -287,13 +287,15 @@ class Trainer:
             longest = int(rolled.lengths[part.numpy()].max())
             tokens = torch.from_numpy(rolled.tokens)[part, :longest].to(device)
             rows = (part // self.rows_each).to(device)
-            logs = self.policy(
-                self.split, asked.prompt, self.factors, rows, rolled.hidden[part.to(device)], longest
+            there = tokens >= 0
+            logits = self.policy(
+                self.split, asked.prompt, self.factors, rows, rolled.hidden[part.to(device)], tokens
             )
-            gain = (weights[part, :longest].to(logs) * chosen(logs, tokens)).sum()
+            gain = (weights[part, :longest].to(logits)[there] * chosen(logits, tokens[there])).sum()
             if bonus.any():
+                logs = torch.log_softmax(logits, dim=-1)
                 entropy = -(logs.exp() * logs).sum(dim=-1)
-                gain = gain + (bonus[part, :longest].to(logs) * entropy).sum()
+                gain = gain + (bonus[part, :longest].to(logits)[there] * entropy).sum()
             gain.backward()
         self.ascent.step()
         moved = (pulled.nonzero()[:, 0] // self.rows_each).unique()

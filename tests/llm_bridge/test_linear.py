@@ -11,7 +11,7 @@ from torch import Tensor
 
 from llm_bridge.adapters import Adapters, AdapterSpec, Factors
 from llm_bridge.asked import Question
-from llm_bridge.linear import linear_distributions, linear_logits
+from llm_bridge.linear import linear_logits, linear_response_logits
 from llm_bridge.models import LanguageModel
 from llm_bridge.rollouts import Prompt, chosen, read_responses, score
 from llm_bridge.split import SplitModel
@@ -41,7 +41,8 @@ def combined(a: float, x: Factors, b: float, y: Factors) -> Factors:
 
 
 def linear_score(split: SplitModel, prompt: Prompt, factors: Factors, hidden: Tensor) -> Tensor:
-    return chosen(linear_distributions(split, prompt, factors, ROWS, hidden, TOKENS.shape[1]), TOKENS)
+    logits = linear_response_logits(split, prompt, factors, ROWS, hidden, TOKENS)
+    return chosen(logits, TOKENS.flatten()).reshape(TOKENS.shape)
 
 
 @given(a=st.floats(-3, 3), b=st.floats(-3, 3))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from llm_bridge.asked import Question
 from llm_bridge.models import LanguageModel
-from llm_bridge.rollouts import distributions, score
+from llm_bridge.rollouts import response_logits, score
 from llm_bridge.split import SplitModel
 from llm_bridge.train import Round, Trainer
 from tests.theory.rules import table
@@ -89,9 +89,8 @@ def printed_round(run: Trainer, start: list[np.ndarray], turn: Round, row: table
             with torch.no_grad():
                 hidden, _ = run.split.trunk.run(tokens=y, past=run.asked[0].prompt.past)
             row_of = torch.zeros(1, dtype=torch.long)
-            every = distributions(
-                run.split, run.asked[0].prompt, factors, row_of, hidden[:, :-1], y.shape[1]
-            )[0]
+            logits = response_logits(run.split, run.asked[0].prompt, factors, row_of, hidden[:, :-1], y)
+            every = logits.log_softmax(dim=-1)
             own = every.gather(1, y.T)[:, 0]
             picked.append(torch.nn.functional.pad(own, (0, longest - len(own))))
             entropies.append(-(every.exp() * every).sum(1))
