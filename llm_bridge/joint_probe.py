@@ -62,7 +62,7 @@ def measure_jointly(
                 progress("probe", q + 1, len(questions))
         file.flush()
         sizes = [len(layout.atoms) for _, layout, _ in surveys]
-        stored = np.memmap(file, dtype=np.float32, mode="r", shape=(sum(sizes), width))  # pyright: ignore[reportArgumentType]
+        stored = np.memmap(file, dtype=np.float32, mode="c", shape=(sum(sizes), width))  # pyright: ignore[reportArgumentType]
         whole = _gram(stored)
         del stored
     starts = np.cumsum([0, *sizes])
