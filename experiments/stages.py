@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +18,9 @@ from experiments import store
 from experiments.forecast import Forecast, forecast
 from experiments.specs import RunSpec
 from experiments.store import Observed
+from experiments.warning import ForecastWarning
 from llm_bridge.models import LanguageModel, load_model
+from llm_bridge.plain import PlainModel, open_model
 from llm_bridge.probe import measure
 from llm_bridge.split import SplitModel
 from llm_bridge.train import Round, Trainer
@@ -57,7 +60,10 @@ class Run:
 
     @cached_property
     def split(self) -> SplitModel:
-        return SplitModel(self.language_model.model, self.spec.adapter)
+        model = open_model(self.language_model.model, self.spec.adapter)
+        if isinstance(model, PlainModel):
+            warnings.warn(ForecastWarning(model.reason), stacklevel=2)
+        return model
 
     @cached_property
     def prompt(self) -> torch.Tensor:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 Factors = dict[str, tuple[Tensor, Tensor]]
 
@@ -24,7 +25,8 @@ class AdapterSpec(BaseModel):
         the kernel measured at the base model stays valid for long. "both" trains A too, whose own kernel is
         zero at the base model and grows with |B|^2: no forecast from the base model can see it.
 
-    Valid when: the model keeps its blocks in a list and its maps are `torch.nn.Linear`.
+    Valid when: the model keeps its blocks in a list and its maps are `torch.nn.Linear`, or GPT-2's transposed
+    `Conv1D`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,7 +41,7 @@ class AdapterSpec(BaseModel):
 class AdaptedLinear(nn.Module):
     """A frozen linear map plus the low-rank map of each batch row, where factors are bound."""
 
-    def __init__(self, base: nn.Linear, factor: float) -> None:
+    def __init__(self, base: nn.Linear | Conv1D, factor: float) -> None:
         super().__init__()
         self.base = base
         self.factor = factor
@@ -53,6 +55,12 @@ class AdaptedLinear(nn.Module):
         down, up = self.bound  # (rows, rank, inputs), (rows, outputs, rank)
         return y + self.factor * ((x @ down.mT) @ up.mT)
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(outputs, inputs)."""
+        first, second = self.base.weight.shape
+        return (second, first) if isinstance(self.base, Conv1D) else (first, second)
+
 
 class Adapters:
     """The adapted maps of a list of blocks; factors are passed in, so that any number of replicas share it."""
@@ -62,14 +70,14 @@ class Adapters:
         self.maps: dict[str, AdaptedLinear] = {}
         for b, block in enumerate(blocks):
             for name, module in list(block.named_modules()):
-                if isinstance(module, nn.Linear):
+                if isinstance(module, nn.Linear | Conv1D):
                     owner = block.get_submodule(name.rpartition(".")[0])
                     adapted = AdaptedLinear(module, spec.scale / spec.rank)
                     setattr(owner, name.rpartition(".")[2], adapted)
                     self.maps[f"{b}.{name}"] = adapted
         if not self.maps:
             raise ValueError(
-                "adapters found no torch.nn.Linear in the model's last blocks; use another model"
+                "adapters found no torch.nn.Linear or Conv1D in the model's last blocks; use another model"
             )
 
     def fresh(self, replicas: int) -> Factors:
@@ -78,7 +86,7 @@ class Adapters:
         factors: Factors = {}
         for name, module in self.maps.items():
             weight = module.base.weight
-            out, inputs = weight.shape
+            out, inputs = module.shape
             a = (
                 2 * torch.rand(self.spec.rank, inputs, generator=generator, dtype=torch.float64) - 1
             ) / inputs**0.5
