@@ -52,14 +52,23 @@ class AdaptedLinear(nn.Module):
         y = self.base(x)
         if self.bound is None:
             return y
-        down, up = self.bound  # (rows, rank, inputs), (rows, outputs, rank)
-        return y + self.factor * ((x @ down.mT) @ up.mT)
+        down, up = self.bound  # (rows or 1, rank, inputs), (rows, outputs, rank)
+        return torch.baddbmm(y, _by_rows(x, down), up.mT, alpha=self.factor)
 
     @property
     def shape(self) -> tuple[int, int]:
         """(outputs, inputs)."""
         first, second = self.base.weight.shape
         return (second, first) if isinstance(self.base, Conv1D) else (first, second)
+
+
+def _replicas(factors: Factors) -> int:
+    return len(next(iter(factors.values()))[1])
+
+
+def _by_rows(x: Tensor, down: Tensor) -> Tensor:
+    """(rows, tokens, rank) A x, in one product where all rows share A."""
+    return x @ (down[0].T if len(down) == 1 else down.mT)
 
 
 class Adapters:
@@ -90,7 +99,11 @@ class Adapters:
             a = (
                 2 * torch.rand(self.spec.rank, inputs, generator=generator, dtype=torch.float64) - 1
             ) / inputs**0.5
-            down = a.to(weight).expand(replicas, -1, -1).clone()
+            down = a.to(weight).expand(
+                replicas, -1, -1
+            )  # one A in memory, unless each replica trains its own
+            if self.spec.trained == "both":
+                down = down.clone()
             factors[name] = (down, torch.zeros(replicas, out, self.spec.rank).to(weight))
         return factors
 
@@ -98,10 +111,16 @@ class Adapters:
     def use(self, factors: Factors | None, rows: Tensor | None = None) -> Iterator[None]:
         """Bind factors to the maps; batch row i uses replica rows[i] (default: row i its own)."""
         try:
-            for name, module in self.maps.items():
-                if factors is not None:
+            if factors is not None:
+                if rows is not None and torch.equal(
+                    rows, torch.arange(_replicas(factors), device=rows.device)
+                ):
+                    rows = None
+                for name, module in self.maps.items():
                     down, up = factors[name]
-                    module.bound = (down, up) if rows is None else (down[rows], up[rows])
+                    # Where all replicas share A in memory, no row needs a copy of it.
+                    down = down[:1] if down.stride(0) == 0 else down if rows is None else down[rows]
+                    module.bound = (down, up if rows is None else up[rows])
             yield
         finally:
             for module in self.maps.values():

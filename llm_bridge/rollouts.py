@@ -13,6 +13,9 @@ from torch import Tensor
 from llm_bridge.adapters import Factors
 from llm_bridge.split import SplitModel, State, repeat, select
 
+BLOCK = 256
+"""Tokens of the vocabulary whose mass `draw` sums at once."""
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -127,15 +130,25 @@ def sample(
 
 
 def draw(logits: Tensor, rows: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
-    """Inverse-CDF draws from softmax(logits[rows]) in float64, and their log probabilities: (R,), (R,)."""
-    logs = torch.log_softmax(logits.double(), dim=-1).cpu()
-    cdf = logs.exp().cumsum(dim=-1)
-    token = torch.empty(len(rows), dtype=torch.long)
-    for row in rows.unique():
-        mine = (rows == row).nonzero()[:, 0]
-        token[mine] = torch.searchsorted(cdf[row], uniform[mine] * cdf[row, -1], right=True)
-    token.clamp_(max=logits.shape[-1] - 1)
-    return token, logs[rows, token]
+    """Inverse-CDF draws from softmax(logits[rows]), and their log probabilities in float64: (R,), (R,).
+
+    Masses are of the logits' dtype, their sums of float64. The CDF is laid out by blocks of BLOCK tokens: only the
+    block that a draw falls into is summed token by token.
+    """
+    count = logits.shape[-1]
+    peak = logits.amax(dim=-1, keepdim=True)
+    mass = torch.nn.functional.pad((logits - peak).exp(), (0, -count % BLOCK)).unflatten(-1, (-1, BLOCK))
+    blocks = mass.sum(dim=-1, dtype=torch.float64).cumsum(dim=-1).cpu()
+    total, rows = blocks[:, -1], rows.cpu()
+    # Rounding may put a draw past the last mass there is; the last block that has any holds it.
+    target = (uniform * total[rows])[:, None]
+    block = torch.searchsorted(blocks[rows], target, right=True).clamp_(max=blocks.shape[1] - 1)
+    before = torch.where(block > 0, blocks[rows].gather(1, (block - 1).clamp(min=0)), 0.0)
+    inside = mass[rows.to(mass.device), block[:, 0].to(mass.device)].double().cumsum(dim=-1).cpu()
+    within = torch.searchsorted(inside, target - before, right=True).clamp_(max=BLOCK - 1)
+    token = (block * BLOCK + within)[:, 0].clamp_(max=count - 1)
+    at = rows.to(logits.device), token.to(logits.device)
+    return token, (logits[at] - peak[at[0], 0]).double().cpu() - total[rows].log()
 
 
 def distributions(
