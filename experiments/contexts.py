@@ -18,7 +18,7 @@ from experiments import checkpoint, store
 from experiments.forecast import largest_step, warn_of_step
 from experiments.scores import ensemble_of_means
 from experiments.specs import Count, FileSpec, ForecastSpec, ModelSpec, ProbeSpec
-from experiments.stages import Progress, question_of, rows_of
+from experiments.stages import Progress, question_of, rows_of, split_of
 from llm_bridge.adapters import AdapterSpec
 from llm_bridge.joint_probe import measure_jointly
 from llm_bridge.models import LanguageModel, load_model
@@ -139,7 +139,7 @@ class ContextsRun:
 
     @cached_property
     def split(self) -> SplitModel:
-        return SplitModel(self.language_model.model, self.spec.adapter)
+        return split_of(self.language_model, self.spec.adapter)
 
     def probe(self) -> JointProbe:
         """The joint probe: from the folder, or measured on the base model and saved."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,8 +16,11 @@ from experiments import checkpoint, store
 from experiments.forecast import Forecast, forecast
 from experiments.specs import RunSpec
 from experiments.store import Observed
+from experiments.warning import ForecastWarning
+from llm_bridge.adapters import AdapterSpec
 from llm_bridge.asked import Question
 from llm_bridge.models import LanguageModel, load_model
+from llm_bridge.plain import PlainModel, open_model
 from llm_bridge.probe import measure
 from llm_bridge.queries import Query
 from llm_bridge.split import SplitModel
@@ -56,7 +60,7 @@ class Run:
 
     @cached_property
     def split(self) -> SplitModel:
-        return SplitModel(self.language_model.model, self.spec.adapter)
+        return split_of(self.language_model, self.spec.adapter)
 
     @cached_property
     def question(self) -> Question:
@@ -141,6 +145,14 @@ class Run:
 
     def _rows(self, turn: Round) -> list[dict[str, Any]]:
         return rows_of(turn, self.language_model, [self.spec.query])
+
+
+def split_of(model: LanguageModel, adapter: AdapterSpec) -> SplitModel:
+    """The model with its adapters. Warns: `ForecastWarning`, where it is run whole because it cannot be split."""
+    split = open_model(model.model, adapter)
+    if isinstance(split, PlainModel):
+        warnings.warn(ForecastWarning(split.reason), stacklevel=3)
+    return split
 
 
 def question_of(model: LanguageModel, query: Query, max_tokens: int) -> Question:

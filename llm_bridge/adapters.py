@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 Factors = dict[str, tuple[Tensor, Tensor]]
 
@@ -24,7 +25,8 @@ class AdapterSpec(BaseModel):
         the kernel measured at the base model stays valid for long. "both" trains A too, whose own kernel is
         zero at the base model and grows with |B|^2: no forecast from the base model can see it.
 
-    Valid when: the model keeps its blocks in a list and its maps are `torch.nn.Linear`.
+    Valid when: the model keeps its blocks in a list and its maps are `torch.nn.Linear`, or GPT-2's transposed
+    `Conv1D`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,7 +41,7 @@ class AdapterSpec(BaseModel):
 class AdaptedLinear(nn.Module):
     """A frozen linear map plus the low-rank map of each batch row, where factors are bound."""
 
-    def __init__(self, base: nn.Linear, factor: float) -> None:
+    def __init__(self, base: nn.Linear | Conv1D, factor: float) -> None:
         super().__init__()
         self.base = base
         self.factor = factor
@@ -50,8 +52,23 @@ class AdaptedLinear(nn.Module):
         y = self.base(x)
         if self.bound is None:
             return y
-        down, up = self.bound  # (rows, rank, inputs), (rows, outputs, rank)
-        return y + self.factor * ((x @ down.mT) @ up.mT)
+        down, up = self.bound  # (rows or 1, rank, inputs), (rows, outputs, rank)
+        return torch.baddbmm(y, _by_rows(x, down), up.mT, alpha=self.factor)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(outputs, inputs)."""
+        first, second = self.base.weight.shape
+        return (second, first) if isinstance(self.base, Conv1D) else (first, second)
+
+
+def _replicas(factors: Factors) -> int:
+    return len(next(iter(factors.values()))[1])
+
+
+def _by_rows(x: Tensor, down: Tensor) -> Tensor:
+    """(rows, tokens, rank) A x, in one product where all rows share A."""
+    return x @ (down[0].T if len(down) == 1 else down.mT)
 
 
 class Adapters:
@@ -62,14 +79,14 @@ class Adapters:
         self.maps: dict[str, AdaptedLinear] = {}
         for b, block in enumerate(blocks):
             for name, module in list(block.named_modules()):
-                if isinstance(module, nn.Linear):
+                if isinstance(module, nn.Linear | Conv1D):
                     owner = block.get_submodule(name.rpartition(".")[0])
                     adapted = AdaptedLinear(module, spec.scale / spec.rank)
                     setattr(owner, name.rpartition(".")[2], adapted)
                     self.maps[f"{b}.{name}"] = adapted
         if not self.maps:
             raise ValueError(
-                "adapters found no torch.nn.Linear in the model's last blocks; use another model"
+                "adapters found no torch.nn.Linear or Conv1D in the model's last blocks; use another model"
             )
 
     def fresh(self, replicas: int) -> Factors:
@@ -78,11 +95,15 @@ class Adapters:
         factors: Factors = {}
         for name, module in self.maps.items():
             weight = module.base.weight
-            out, inputs = weight.shape
+            out, inputs = module.shape
             a = (
                 2 * torch.rand(self.spec.rank, inputs, generator=generator, dtype=torch.float64) - 1
             ) / inputs**0.5
-            down = a.to(weight).expand(replicas, -1, -1).clone()
+            down = a.to(weight).expand(
+                replicas, -1, -1
+            )  # one A in memory, unless each replica trains its own
+            if self.spec.trained == "both":
+                down = down.clone()
             factors[name] = (down, torch.zeros(replicas, out, self.spec.rank).to(weight))
         return factors
 
@@ -90,10 +111,16 @@ class Adapters:
     def use(self, factors: Factors | None, rows: Tensor | None = None) -> Iterator[None]:
         """Bind factors to the maps; batch row i uses replica rows[i] (default: row i its own)."""
         try:
-            for name, module in self.maps.items():
-                if factors is not None:
+            if factors is not None:
+                if rows is not None and torch.equal(
+                    rows, torch.arange(_replicas(factors), device=rows.device)
+                ):
+                    rows = None
+                for name, module in self.maps.items():
                     down, up = factors[name]
-                    module.bound = (down, up) if rows is None else (down[rows], up[rows])
+                    # Where all replicas share A in memory, no row needs a copy of it.
+                    down = down[:1] if down.stride(0) == 0 else down if rows is None else down[rows]
+                    module.bound = (down, up if rows is None else up[rows])
             yield
         finally:
             for module in self.maps.values():

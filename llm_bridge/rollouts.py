@@ -14,6 +14,9 @@ from torch import Tensor
 from llm_bridge.adapters import Factors
 from llm_bridge.split import SplitModel, State, repeat, select
 
+BLOCK = 256
+"""Tokens of the vocabulary whose mass `draw` sums at once."""
+
 
 @dataclass(frozen=True)
 class Prompt:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -10,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from llm_bridge.adapters import Factors
-from llm_bridge.rollouts import Prompt
+from llm_bridge.rollouts import Prompt, read_responses
 from llm_bridge.split import SplitModel
-from theory.prefix_tree import Atom
+from theory.prefix_tree import Atom, Tokens
 
 
 def atom_scores(
@@ -32,16 +33,18 @@ def atom_scores(
         atoms: see `theory.prefix_tree.Atom`.
     """
     order = sorted(range(len(atoms)), key=lambda i: len(atoms[i].tokens))
+    read = _trunk_of(split, prompt, [_read_of(atom) for atom in atoms], chunk)
     blocks: list[Tensor] = []
     done = 0
     for first in range(0, len(order), chunk):
         batch = [atoms[i] for i in order[first : first + chunk]]
-        own = {
-            name: (down.expand(len(batch), -1, -1).clone(), up.expand(len(batch), -1, -1).clone())
-            for name, (down, up) in factors.items()
-        }
+        trains_both = split.adapters.spec.trained == "both"
+        own = {}
+        for name, (down, up) in factors.items():
+            down, up = (x.expand(len(batch), -1, -1) for x in (down, up))
+            own[name] = (down.clone() if trains_both else down, up.clone())
         leaves = split.adapters.trainable(own)
-        total = _log_probabilities(split, prompt, own, batch).sum()
+        total = _log_probabilities(split, prompt, own, batch, read).sum()
         grads = torch.autograd.grad(total, leaves)
         blocks.append(torch.cat([g.reshape(len(batch), -1) for g in grads], dim=1))
         done += len(batch)
@@ -71,10 +74,11 @@ def displaced(
     leaves = split.adapters.trainable(base)
     totals = [torch.zeros(len(shares), *leaf.shape[1:]).to(leaf) for leaf in leaves]
     order = sorted(range(len(atoms)), key=lambda i: len(atoms[i].tokens))
+    read = _trunk_of(split, prompt, [_read_of(atom) for atom in atoms], chunk)
     for first in range(0, len(order), chunk):
         part = order[first : first + chunk]
         own = {name: tuple(x.expand(len(part), -1, -1) for x in pair) for name, pair in base.items()}
-        logs = _log_probabilities(split, prompt, own, [atoms[i] for i in part])  # pyright: ignore[reportArgumentType]
+        logs = _log_probabilities(split, prompt, own, [atoms[i] for i in part], read)  # pyright: ignore[reportArgumentType]
         for s, row in enumerate(torch.from_numpy(np.asarray(shares)[:, part])):
             grads = torch.autograd.grad(logs, leaves, row.to(logs), retain_graph=s + 1 < len(shares))
             for total, grad in zip(totals, grads, strict=True):
@@ -97,20 +101,38 @@ def gram(scores: Tensor) -> Tensor:
     return total
 
 
-def _log_probabilities(split: SplitModel, prompt: Prompt, factors: Factors, atoms: Sequence[Atom]) -> Tensor:
-    """(M,) log probability of each atom, each row with its own factors."""
-    longest = max(len(a.tokens) for a in atoms)
-    device = prompt.hidden.device
-    tokens = torch.zeros(len(atoms), longest, dtype=torch.long, device=device)
-    for i, atom in enumerate(atoms):
-        tokens[i, : len(atom.tokens)] = torch.tensor(atom.tokens, dtype=torch.long)
-    rows = len(atoms)
-    whole = prompt.hidden.expand(rows, -1, -1)
-    if longest:
-        past = [(k.expand(rows, -1, -1, -1), v.expand(rows, -1, -1, -1)) for k, v in prompt.past]
-        with torch.no_grad():
-            hidden, _ = split.trunk.run(tokens=tokens, past=past)
-        whole = torch.cat([whole, hidden], dim=1)
+def _read_of(atom: Atom) -> Tokens:
+    """The tokens that come before the last distribution an atom scores."""
+    return atom.tokens if atom.complement is not None else atom.tokens[:-1]
+
+
+@torch.no_grad()
+def _trunk_of(
+    split: SplitModel, prompt: Prompt, sequences: Sequence[Tokens], chunk: int
+) -> dict[Tokens, Tensor]:
+    """(tokens, D) the trunk's output of each sequence; one that another begins with is a part of its output."""
+    ordered = sorted({tokens for tokens in sequences if tokens})
+    # In this order, whatever begins with a sequence follows it.
+    whole = [mine for mine, next_one in pairwise([*ordered, ()]) if next_one[: len(mine)] != mine]
+    found: dict[Tokens, Tensor] = {(): prompt.hidden[0, :0]}
+    by_length = sorted(whole, key=len)
+    for first in range(0, len(by_length), chunk):
+        part = by_length[first : first + chunk]
+        # `read_responses` leaves the last token out, for which the padding stands in.
+        padded = [torch.tensor((*tokens, 0)) for tokens in part]
+        given = torch.nn.utils.rnn.pad_sequence(padded, batch_first=True).to(prompt.hidden.device)
+        for tokens, hidden in zip(part, read_responses(split, prompt, given), strict=True):
+            found |= {tokens[:n]: hidden[:n] for n in range(1, len(tokens) + 1) if tokens[:n] not in found}
+    return found
+
+
+def _log_probabilities(
+    split: SplitModel, prompt: Prompt, factors: Factors, atoms: Sequence[Atom], read: dict[Tokens, Tensor]
+) -> Tensor:
+    """(M,) log probability of each atom, each row with its own factors; `read` is the trunk's output of each."""
+    device, rows = prompt.hidden.device, len(atoms)
+    hidden = torch.nn.utils.rnn.pad_sequence([read[_read_of(atom)] for atom in atoms], batch_first=True)
+    whole = torch.cat([prompt.hidden.expand(rows, -1, -1), hidden], dim=1)
     with split.adapters.use(factors):
         out = split.head.forward(whole)[:, prompt.hidden.shape[1] - 1 :]
     # The output map is the dear part: only the positions that an atom scores pass through it.

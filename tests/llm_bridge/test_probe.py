@@ -57,7 +57,7 @@ def test_score_is_the_derivative_of_the_log_probability(split, prompt) -> None:
     atoms = [Atom((7, 12), 0), Atom((1,), 1, (2, 12)), Atom((7, 12), 1)]
     scores = atom_scores(split, prompt, split.adapters.fresh(1), atoms)
     norms = gram(scores).diagonal().numpy()
-    from llm_bridge.scores import _log_probabilities
+    from llm_bridge.scores import _log_probabilities, _read_of, _trunk_of
 
     for i, atom in enumerate(atoms):
         values = []
@@ -67,9 +67,23 @@ def test_score_is_the_derivative_of_the_log_probability(split, prompt) -> None:
                 with torch.no_grad():
                     x += step * scores[i, at : at + x.numel()].reshape(x.shape)
                 at += x.numel()
-            values.append(float(_log_probabilities(split, prompt, factors, [atom]).detach()))
+            read = _trunk_of(split, prompt, [_read_of(atom)], 1)
+            values.append(float(_log_probabilities(split, prompt, factors, [atom], read).detach()))
         # The difference of two logits of size 10 is rounded by some 1e-16, and that is divided by 2e-5.
         assert (values[1] - values[0]) / 2e-5 == pytest.approx(norms[i], rel=1e-5, abs=5e-11)
+
+
+def test_scores_measured_together_are_those_measured_alone(split, prompt) -> None:
+    """Sequences that begin with one another share the trunk, whatever the chunk; the prompt's end is one of them."""
+    atoms = [
+        Atom((7, 12), 0), Atom((7,), 0), Atom((), 0, (1, 7)), Atom((7,), 1, (12,)), Atom((1, 0, 12), 1),
+        Atom((1, 0), 2, (12, 3)), Atom((1, 1, 3), 2), Atom((2, 2, 2), 0),
+    ]  # fmt: skip
+    base = split.adapters.fresh(1)
+    alone = torch.cat([atom_scores(split, prompt, base, [atom]) for atom in atoms])
+    for chunk in (2, 32):
+        together = atom_scores(split, prompt, base, atoms, chunk=chunk)
+        np.testing.assert_allclose(together.numpy(), alone.numpy(), atol=1e-12)
 
 
 def test_prefix_sharing_changes_no_number(split, tiny, prompt) -> None:

