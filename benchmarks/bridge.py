@@ -32,6 +32,7 @@ import torch
 from torch import Tensor, nn
 
 from llm_bridge.adapters import AdapterSpec
+from llm_bridge.asked import Question
 from llm_bridge.models import LanguageModel, load_model
 from llm_bridge.plain import PlainModel, generate
 from llm_bridge.probe import measure
@@ -70,8 +71,9 @@ class Bench:
 
     def trainer(self, max_tokens: int) -> Trainer:
         return Trainer(
-            SplitModel(self.model.model, AdapterSpec()), self.prompt, self.reward_of, preset("minimalist", eta=ETA),
-            replicas=REPLICAS, max_tokens=max_tokens, end_tokens=self.model.end_tokens,
+            SplitModel(self.model.model, AdapterSpec()),
+            [Question(self.prompt, self.reward_of, self.model.end_tokens)], preset("minimalist", eta=ETA),
+            replicas=REPLICAS, max_tokens=max_tokens,
         )  # fmt: skip
 
     def plain_round(self, max_tokens: int) -> Callable[[], object]:

@@ -14,6 +14,7 @@ from scipy import stats
 from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedModel
 
 from llm_bridge.adapters import AdapterSpec, Factors
+from llm_bridge.asked import Question
 from llm_bridge.models import LanguageModel, load_model
 from llm_bridge.plain import PlainModel, blocks_of, generate, open_model
 from llm_bridge.probe import measure
@@ -174,7 +175,12 @@ def test_trainer_and_probe_run_on_the_plain_path() -> None:
 
     tokens = torch.arange(3, 3 + PROMPT)[None]
     run = Trainer(
-        plain, tokens, paid, preset("minimalist", eta=0.05), replicas=6, max_tokens=3, end_tokens=END, seed=1
+        plain,
+        [Question(tokens, paid, tuple(END))],
+        preset("minimalist", eta=0.05),
+        replicas=6,
+        max_tokens=3,
+        seed=1,
     )
     turn = run.step()
     moved = [any(bool((up[s] != 0).any()) for _, up in run.factors.values()) for s in range(6)]
