@@ -5,7 +5,7 @@ and the part of it that is correct (the success that is recorded), one multiply-
 the product K c. Random numbers, finding the drawn arm, and weights are not in it. It is compiled like the engine, for
 the same number of seeds, and timed in the same run, one after the other.
 
-What keeps 100 choices above twice the floor: of the 94 ns that a seed-round cost above the floor's 77 (one core, process
+What keeps 100 choices above twice the floor: of the 94 ns that a seed-round cost above the floor's 77 (one core, CPU
 time), the walk to the drawn arm took 29, recording the reward 25, random numbers about 5, and the start of some twenty
 kernels of XLA on 64 numbers each the rest.
 """

@@ -64,7 +64,9 @@ def test_a_key_is_a_plain_threefry_of_the_counter():
     """The published test vector of Threefry-2x32-20 (Random123, kat_vectors): key 13198a2e 03707344, counter
     243f6a88 85a308d3 gives c4923a9c 483df7a0.
     """
-    seed_key = jax.random.wrap_key_data(np.array([0x13198A2E, 0x03707344], np.uint32), impl="threefry2x32")
+    seed_key = jax.random.wrap_key_data(
+        jax.numpy.asarray([0x13198A2E, 0x03707344], jax.numpy.uint32), impl="threefry2x32"
+    )
     place = jax.numpy.asarray([0x85A308D3], jax.numpy.uint32)
     words = np.asarray(jax.random.key_data(keys_at(seed_key, 0x243F6A88, place)))
     assert [hex(w) for w in words[0]] == ["0xc4923a9c", "0x483df7a0"]
