@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from bandit_sim.engines import Engine
-from bandit_sim.keys import round_key
+from bandit_sim.keys import VIRTUAL, key_at
 from bandit_sim.observe import Observable, Seen
 from bandit_sim.step import Carry, Knobs, Luck, batch_of, draw, luck_of, push, start, update
 from bandit_sim.verifiers import VerifierSpec
@@ -37,7 +37,7 @@ def run_seeds(
         begin = start(engine, rule, arms, knobs)
 
         def luck_at(round: jax.Array) -> Luck:
-            return luck_of(engine, rule, verifier, arms, round_key(seed_key, round), begin.state.dtype)
+            return luck_of(engine, rule, verifier, arms, seed_key, round, begin.state.dtype)
 
         def advance(
             held: tuple[Carry, list[Any]], now: tuple[jax.Array, Luck]
@@ -47,9 +47,8 @@ def run_seeds(
             after, pushed = update(engine, rule, arms, carry, draws, knobs)
 
             def again(number: jax.Array) -> jax.Array:
-                virtual = jax.random.fold_in(round_key(seed_key, round), 2**32 - 2)
-                virtual = jax.random.fold_in(virtual, number)
-                chance = luck_of(engine, rule, verifier, arms, virtual, begin.state.dtype)
+                virtual = key_at(seed_key, round, VIRTUAL)
+                chance = luck_of(engine, rule, verifier, arms, virtual, number, begin.state.dtype)
                 drawn = draw(engine, rule, verifier, arms, carry.state, chance, knobs)
                 batch = batch_of(engine, rule, arms, carry, drawn)
                 return push(engine, rule, arms, carry.state, carry.memory, batch, drawn)[0].direction

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,9 @@ from bandit_sim.arms import Arms
 from theory.probe import Probe
 
 Array = Any  # NumPy at construction, a JAX tracer inside a compiled function
+
+Bins = tuple[NDArray[np.float64], NDArray[np.int64]]
+"""Log mass of one arm, up to a constant, and number of arms of each bin."""
 
 LARGEST_COUNT = 2**62
 SPREAD = 6.0
@@ -88,11 +92,7 @@ class ArmClasses:
     @classmethod
     def two_class(cls, *, arms: int, correct: int, p0: float) -> ArmClasses:
         """`correct` arms of reward 1 share p0 evenly, the others share 1 - p0: two classes, exactly."""
-        _check_sides(arms, correct, p0)
-        return cls.join(
-            (_even(correct, p0), 1.0),
-            (_even(arms - correct, 1 - p0), 0.0),
-        )
+        return cls._two_sides(arms, correct, p0, _even)
 
     @classmethod
     def uniform(cls, *, arms: int, correct: int) -> ArmClasses:
@@ -110,18 +110,11 @@ class ArmClasses:
         and, up to a relative 1e-9, the sum of their masses, evenly. exponent = 0 is `two_class`.
         Errors: ValueError for an exponent below 0 or fewer than 4 classes.
         """
-        _check_sides(arms, correct, p0)
         if not (exponent >= 0 and np.isfinite(exponent)):
             raise ValueError(f"exponent = {exponent}; give a finite number >= 0")
         if classes < 4:
             raise ValueError(f"classes = {classes}; give at least 4 a side")
-        sides = ((correct, p0, 1.0), (arms - correct, 1 - p0, 0.0))
-        return cls.join(
-            *(
-                (_scaled(*_power_bins(number, exponent, classes), mass), reward)
-                for number, mass, reward in sides
-            )
-        )
+        return cls._two_sides(arms, correct, p0, lambda number: _power_bins(number, exponent, classes))
 
     @classmethod
     def log_normal(cls, *, arms: int, correct: int, p0: float, sigma: float, classes: int = 24) -> ArmClasses:
@@ -132,18 +125,11 @@ class ArmClasses:
         so with few arms the extremes are missing), then scaled so that the side's mass is exact.
         Errors: ValueError for sigma <= 0 or fewer than 4 classes.
         """
-        _check_sides(arms, correct, p0)
         if not (sigma > 0 and np.isfinite(sigma)):
             raise ValueError(f"sigma = {sigma}; give a finite number > 0; for equal masses use two_class")
         if classes < 4:
             raise ValueError(f"classes = {classes}; give at least 4 a side")
-        sides = ((correct, p0, 1.0), (arms - correct, 1 - p0, 0.0))
-        return cls.join(
-            *(
-                (_scaled(*_normal_bins(number, sigma, classes), mass), reward)
-                for number, mass, reward in sides
-            )
-        )
+        return cls._two_sides(arms, correct, p0, lambda number: _normal_bins(number, sigma, classes))
 
     @classmethod
     def from_masses(
@@ -191,7 +177,14 @@ class ArmClasses:
         )
 
     @classmethod
-    def join(cls, *sides: tuple[tuple[NDArray[np.float64], NDArray[np.int64]], float]) -> ArmClasses:
+    def _two_sides(cls, arms: int, correct: int, p0: float, bins: Callable[[int], Bins]) -> ArmClasses:
+        """`correct` arms of reward 1 share p0, the others 1 - p0, each side as its number of arms is binned."""
+        _check_sides(arms, correct, p0)
+        sides = ((correct, p0, 1.0), (arms - correct, 1 - p0, 0.0))
+        return cls.join(*((_scaled(*bins(number), mass), reward) for number, mass, reward in sides))
+
+    @classmethod
+    def join(cls, *sides: tuple[Bins, float]) -> ArmClasses:
         """Classes from sides ((log mass of one arm, count), reward), in order."""
         logit, count = (np.concatenate([side[0][i] for side in sides]) for i in range(2))
         reward = np.concatenate([np.full(len(side[0][0]), side[1]) for side in sides])
@@ -209,19 +202,17 @@ def _check_sides(arms: int, correct: int, p0: float) -> None:
         raise ValueError(f"p0 = {p0}; give a success probability strictly between 0 and 1")
 
 
-def _even(number: int, mass: float) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    return np.array([np.log(mass) - np.log(float(number))]), np.array([number], np.int64)
+def _even(number: int) -> Bins:
+    return np.zeros(1), np.array([number], np.int64)
 
 
-def _scaled(
-    log_mass: NDArray[np.float64], count: NDArray[np.int64], mass: float
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def _scaled(log_mass: NDArray[np.float64], count: NDArray[np.int64], mass: float) -> Bins:
     """Log masses of single arms, shifted so that all arms together have the given mass."""
     whole = np.asarray(special.logsumexp(log_mass, b=count.astype(np.float64)))
     return log_mass - whole + np.log(mass), count
 
 
-def _power_bins(number: int, exponent: float, classes: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def _power_bins(number: int, exponent: float, classes: int) -> Bins:
     """(log mass of one arm, count) of the bins of ranks 1..number."""
     head = min(number, classes // 2)
     edges = [float(j) for j in range(1, head + 1)]
@@ -247,7 +238,7 @@ def _power_sum(first: int, after: int, exponent: float) -> float:
     return total + area + (a**-exponent - b**-exponent) / 2 + exponent * (a ** (-exponent - 1)) / 12
 
 
-def _normal_bins(number: int, sigma: float, classes: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def _normal_bins(number: int, sigma: float, classes: int) -> Bins:
     """(log mass of one arm, count) of equal bins of log mass, counts rounded by largest remainder."""
     edge = np.linspace(-SPREAD, SPREAD, classes + 1)
     share = np.diff(special.ndtr(edge))

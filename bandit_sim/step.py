@@ -12,7 +12,7 @@ import optax
 from bandit_sim._checks import concrete
 from bandit_sim.engines import Engine
 from bandit_sim.engines._sampling import fine_uniform
-from bandit_sim.keys import rollout_keys
+from bandit_sim.keys import PICK, key_at, rollout_keys
 from bandit_sim.optimiser import realise
 from bandit_sim.verifiers import VerifierSpec, length_and_flip
 from theory.rules.batch import GREEDY, SAMPLED, Batch
@@ -20,7 +20,7 @@ from theory.rules.entropy import ExactEntropy
 from theory.rules.rule import Rule
 
 REWARD_STREAM = 2**31
-"""Folded into a rollout's key for the verifier's own randomness; a rollout's draw uses the key as it is."""
+"""Folded into a rollout's key for the verifier's own randomness; a rollout's draw uses the key's own bits."""
 
 
 class Knobs(NamedTuple):
@@ -125,15 +125,21 @@ def start(engine: Engine, rule: Rule, arms: Any, knobs: Knobs) -> Carry:
 
 
 def luck_of(
-    engine: Engine, rule: Rule, verifier: VerifierSpec, arms: Any, key: jax.Array, dtype: Any
+    engine: Engine,
+    rule: Rule,
+    verifier: VerifierSpec,
+    arms: Any,
+    seed_key: jax.Array,
+    round: jax.Array | int,
+    dtype: Any,
 ) -> Luck:
-    """The random numbers of the round whose key is `key`, for the rollouts of `rule.roles` query by query."""
-    picked = engine.pick(arms, jax.random.fold_in(key, 2**32 - 1))
-    keys = rollout_keys(key, len(picked), rule.rollouts, rule.drawn)
-    uniform = jax.vmap(lambda k: fine_uniform(k, dtype))(keys)
+    """The random numbers of one round of a seed, for the rollouts of `rule.roles` query by query."""
+    picked = engine.pick(arms, key_at(seed_key, round, PICK))
+    keys = rollout_keys(seed_key, round, len(picked), rule.rollouts, rule.drawn)
+    uniform = fine_uniform(keys, dtype)
     paid = jnp.zeros_like(uniform)
     if verifier.random:
-        paid = jax.vmap(lambda k: fine_uniform(jax.random.fold_in(k, REWARD_STREAM), dtype))(keys)
+        paid = fine_uniform(jax.vmap(lambda key: jax.random.fold_in(key, REWARD_STREAM))(keys), dtype)
     return Luck(picked, keys, uniform, paid)
 
 

@@ -2,19 +2,57 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-_FEW = 64
+_FEW, _SIZE = 32, 50
+"""Arms that need no blocks, and the size of a block, about."""
 
 
-def fine_uniform(key: jax.Array, dtype: Any) -> jax.Array:
-    """() uniform in [0, 1) from 64 random bits: fine near 0, so that rare first arms keep their odds."""
-    high, low = jax.random.bits(key, (2,), jnp.uint32).astype(dtype)
+def fine_uniform(keys: jax.Array, dtype: Any) -> jax.Array:
+    """Uniforms in [0, 1) from the keys' own 64 bits: fine near 0, so that rare first arms keep their odds."""
+    words = jax.random.key_data(keys).astype(dtype)
     scale = jnp.asarray(2.0**-32, dtype)
-    return (high + low * scale) * scale
+    uniform = (words[..., 0] + words[..., 1] * scale) * scale
+    return jnp.minimum(uniform, jnp.asarray(1 - jnp.finfo(dtype).epsneg, dtype))
+
+
+class Blocks(NamedTuple):
+    """Mass (A,) summed by blocks, and blocks by blocks: a rollout walks down to its arm, since a running sum over all
+    arms costs more than the rest of a round.
+
+    Arguments:
+        levels: rows (B, size) whose sums are the entries of the next level; the last is one row of a few.
+        one: () 1, which XLA does not know, see `pin`.
+        total: () sum of the mass.
+    """
+
+    levels: tuple[jax.Array, ...]
+    one: jax.Array
+    total: jax.Array
+
+    @classmethod
+    def of(cls, mass: jax.Array, positive: jax.Array) -> Blocks:
+        """From masses that are not all 0, and any number above 0 that is known at run time alone."""
+        one = jnp.where(positive > 0, 1, positive).astype(mass.dtype)
+        levels = []
+        while mass.shape[0] > _FEW:
+            count = mass.shape[0]
+            sizes = [size for size in range(_SIZE // 2, 65) if count % size == 0]
+            size = min(sizes, key=lambda size: abs(size - _SIZE), default=_SIZE)
+            levels.append((jnp.pad(mass, (0, -count % size)) if count % size else mass).reshape(-1, size))
+            mass = levels[-1].sum(axis=1)
+        return cls((*levels, mass[None]), one, pin(sum(mass[1:], start=mass[0]), one))
+
+    def choose(self, uniform: jax.Array) -> jax.Array:
+        """(n,) arms drawn in proportion to their mass by uniform (n,)."""
+        place, target = _first_beyond(uniform * self.total, self.levels[-1][0], self.one)
+        for level in reversed(self.levels[:-1]):
+            inside, target = _first_beyond(target, level[place], self.one)
+            place = place * level.shape[1] + inside
+        return place
 
 
 def choose(uniform: jax.Array, log_probabilities: jax.Array) -> jax.Array:
@@ -23,30 +61,29 @@ def choose(uniform: jax.Array, log_probabilities: jax.Array) -> jax.Array:
 
 
 def choose_by_mass(uniform: jax.Array, mass: jax.Array) -> jax.Array:
-    """(n,) arms drawn in proportion to mass (A,), not all 0.
+    """(n,) arms drawn in proportion to mass (A,), not all 0, by uniform (n,)."""
+    return Blocks.of(mass, 1 + uniform[0]).choose(uniform)
 
-    Many arms are summed by blocks, and then within the block alone: a running sum over all of them costs more than the
-    rest of a round.
+
+def pin(x: jax.Array, one: jax.Array) -> jax.Array:
+    """x, computed once. XLA would repeat a chain of cheap operations for every element of each of its consumers; it
+    never repeats a division.
     """
-    arms = mass.shape[0]
-    if arms <= _FEW:
-        return _first_beyond(uniform, mass)[0]
-    size = next((size for size in range(64, 15, -1) if arms % size == 0), 32)
-    blocks = jnp.pad(mass, (0, -arms % size)).reshape(-1, size)
-    block, inside = _first_beyond(uniform, blocks.sum(axis=1))
-    place = jax.vmap(lambda b, u: _first_beyond(u[None], blocks[b])[0][0])(block, inside)
-    return block * size + place
+    return x / one
 
 
-def _first_beyond(uniform: jax.Array, mass: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """(n,) the first place where the running sum of mass exceeds uniform times all, and how far through its mass the
-    target lies, in [0, 1): a uniform number again.
+def _first_beyond(target: jax.Array, mass: jax.Array, one: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(n,) the first place where the running sum of mass (n, B), or (B,) for all, exceeds target (n,), and by how much
+    target lies beyond the places before it. A place of mass 0 is never the first; where rounding leaves none, it is
+    the last possible one. The sum runs in one unrolled chain per rollout, which XLA compiles to registers.
     """
-    above = jnp.cumsum(mass)
-    target = uniform * above[-1]
-    # Where rounding leaves none, the last possible place. Minima and maxima of integers vectorise, argmax does not.
-    place = jnp.arange(mass.shape[0], dtype=jnp.int32)
-    first = jnp.min(jnp.where((above > target[:, None]) & (mass > 0), place, mass.shape[0]), axis=1)
-    first = jnp.minimum(first, jnp.max(jnp.where(mass > 0, place, 0)))
-    through = (target - (above[first] - mass[first])) / mass[first]
-    return first, jnp.clip(through, 0, 1 - jnp.finfo(mass.dtype).epsneg)
+    passed = below = last = above = jnp.zeros_like(target)
+    for i in range(mass.shape[-1]):
+        here = mass[..., i]
+        above = above + here
+        beyond = above <= target
+        passed, below = passed + beyond.astype(target.dtype), jnp.where(beyond, above, below)
+        last = jnp.where(here > 0, jnp.asarray(i, target.dtype), last)
+    # Beyond all by rounding: the last place, and all that lies in it.
+    left = jnp.where(passed > last, above, target - below)
+    return pin(jnp.minimum(passed, last), one).astype(jnp.int32), pin(left, one)

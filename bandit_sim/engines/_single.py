@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,32 +37,6 @@ def held_out(arms: Any, state: jax.Array) -> jax.Array:
 def token_mask(arms: Any, choices: jax.Array, dtype: Any) -> jax.Array:
     """A response is one token."""
     return jnp.ones((choices.shape[0], 1), dtype)
-
-
-def pulled(choices: jax.Array, weights: jax.Array, count: int) -> jax.Array:
-    """(A,) sum of weights (n,) on each of `count` arms; a few are compared with each arm, cheaper than a scatter."""
-    if choices.shape[0] > 4:
-        return jnp.zeros(count, weights.dtype).at[choices].add(weights)
-    arm = jnp.arange(count, dtype=choices.dtype)
-    return sum(
-        (jnp.where(arm == choices[i], weights[i], 0) for i in range(choices.shape[0])),
-        jnp.zeros(count, weights.dtype),
-    )
-
-
-class Softmax(NamedTuple):
-    """pi = mass / total, with mass = exp(logit - top) (A,): one pass of exponentials serves a whole round."""
-
-    mass: jax.Array
-    total: jax.Array
-    shift: jax.Array
-
-    @classmethod
-    def of(cls, logits: jax.Array) -> Softmax:
-        top = logits.max()
-        mass = jnp.exp(logits - top)
-        total = mass.sum()
-        return cls(mass, total, top + jnp.log(total))
 
 
 def entropy_of(log_probabilities: jax.Array) -> jax.Array:

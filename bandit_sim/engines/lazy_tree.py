@@ -18,8 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from bandit_sim.engines._prefixes import Buffer, grow, success, walk
 from bandit_sim.engines._sampling import choose, fine_uniform
-from bandit_sim.engines.tree import token_key
-from bandit_sim.keys import rollout_keys, root_key, round_key
+from bandit_sim.engines.tree import token_uniform
+from bandit_sim.keys import rollout_keys, root_key
 from bandit_sim.lazy_tree import LazyTree
 from bandit_sim.observe import check_names
 from bandit_sim.optimiser import realise
@@ -99,7 +99,7 @@ def run(
 
 def _token(key: jax.Array, logs: jax.Array, position: jax.Array) -> jax.Array:
     """() the token that a rollout with this key draws at a position."""
-    return choose(fine_uniform(token_key(key, position), logs.dtype)[None], logs)[0]
+    return choose(token_uniform(key, position, logs.dtype)[None], logs)[0]
 
 
 @partial(jax.jit, static_argnames=("rule", "verifier", "observe", "nodes"))
@@ -126,13 +126,13 @@ def _run(
         ) -> tuple[tuple[Buffer, Any, Any], dict[str, jax.Array]]:
             buffer, moments, memory = held
             round, wanted = now
-            keys = rollout_keys(round_key(seed_key, round), 1, rule.rollouts, rule.rollouts)
+            keys = rollout_keys(seed_key, round, 1, rule.rollouts, rule.rollouts)
             walks = jax.vmap(lambda k: walk(arms, buffer, partial(_token, k)))(keys)
             length = walks.mask.sum(axis=1)
             truth = jax.vmap(lambda tokens, size: arms.truth(tokens, size, dtype))(walks.tokens, length)
             uniform = jnp.zeros_like(truth)
             if verifier.random:
-                uniform = jax.vmap(lambda k: fine_uniform(jax.random.fold_in(k, REWARD_STREAM), dtype))(keys)
+                uniform = fine_uniform(jax.vmap(lambda k: jax.random.fold_in(k, REWARD_STREAM))(keys), dtype)
             paid = verifier.pay(uniform, truth, length, jnp.zeros_like(truth))
             logs = walks.of_tokens(walks.logs)
             groups = jnp.zeros(rule.rollouts, jnp.int32)

@@ -22,11 +22,10 @@ query_count, pick, query_of = _single.query_count, _single.pick, _single.query_o
 frequency, held_out = _single.frequency, _single.held_out
 
 
-def token_key(key: jax.Array, position: jax.Array) -> jax.Array:
-    """The key of a rollout's token; the first token has the rollout's own, as a response of one token does."""
-    later = jax.random.key_data(jax.random.fold_in(key, position))
-    data = jnp.where(position == 0, jax.random.key_data(key), later)
-    return jax.random.wrap_key_data(data, impl=jax.random.key_impl(key))
+def token_uniform(key: jax.Array, position: jax.Array, dtype: Any) -> jax.Array:
+    """() what a rollout's token is chosen by; the first token has the key's own, as a response of one token does."""
+    later = fine_uniform(jax.random.fold_in(key, position), dtype)
+    return jnp.where(position == 0, fine_uniform(key, dtype), later)
 
 
 def _logs(arms: TokenTree, state: jax.Array) -> jax.Array:
@@ -69,7 +68,7 @@ def sample(
     def walk(key: jax.Array) -> jax.Array:
         def step(at: jax.Array, position: jax.Array) -> tuple[jax.Array, None]:
             here = jnp.maximum(at, 0)
-            token = choose(fine_uniform(token_key(key, position), state.dtype)[None], logs[here])[0]
+            token = choose(token_uniform(key, position, state.dtype)[None], logs[here])[0]
             return jnp.where(at >= 0, child[here, token], at), None
 
         return -1 - jax.lax.scan(step, jnp.asarray(arms.root, child.dtype), positions)[0]

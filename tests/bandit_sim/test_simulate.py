@@ -6,7 +6,7 @@ from scipy import stats
 from bandit_sim import Arms, ParticleArms, TreeArms, expected_step, replay, simulate
 from bandit_sim._scan import run_seeds
 from bandit_sim.engines._sampling import choose, choose_by_mass, fine_uniform
-from bandit_sim.keys import rollout_keys, root_key, round_key
+from bandit_sim.keys import PER_QUERY, PICK, VIRTUAL, key_at, keys_at, rollout_keys, root_key
 
 
 def all_kinds(token_model):
@@ -42,7 +42,7 @@ def test_a_block_of_seeds_is_that_block_of_the_whole(make_rule):
 def test_keys_of_seed_round_rollout_are_all_distinct():
     root = root_key(0)
     keys = jax.vmap(
-        lambda s: jax.vmap(lambda r: rollout_keys(round_key(jax.random.fold_in(root, s), r), 1, 8, 8))(
+        lambda s: jax.vmap(lambda r: rollout_keys(jax.random.fold_in(root, s), r, 1, 8, 8))(
             np.arange(50, dtype=np.uint32)
         )
     )(np.arange(100, dtype=np.uint32))
@@ -50,8 +50,46 @@ def test_keys_of_seed_round_rollout_are_all_distinct():
     assert len(np.unique(data, axis=0)) == 100 * 50 * 8
 
 
+def test_keys_beside_the_rollouts_are_distinct_from_theirs_and_among_rounds():
+    """What picks the queries, what virtual rounds hang on, and helpers, at the ends of their ranges."""
+    places = np.array([0, 1, PER_QUERY // 2, PER_QUERY - 1, PER_QUERY, VIRTUAL, PICK], np.uint32)
+    rounds = np.array([0, 1, 2, PICK], np.uint32)
+    keys = jax.vmap(lambda r: keys_at(root_key(1), r, jax.numpy.asarray(places)))(rounds)
+    data = np.asarray(jax.random.key_data(keys)).reshape(-1, 2)
+    assert len(np.unique(data, axis=0)) == data.shape[0] == 28
+    assert (np.asarray(jax.random.key_data(key_at(root_key(1), 1, PICK))) == data[7 + 6]).all()
+
+
+def test_a_key_is_a_plain_threefry_of_the_counter():
+    """The published test vector of Threefry-2x32-20 (Random123, kat_vectors): key 13198a2e 03707344, counter
+    243f6a88 85a308d3 gives c4923a9c 483df7a0.
+    """
+    seed_key = jax.random.wrap_key_data(
+        jax.numpy.asarray([0x13198A2E, 0x03707344], jax.numpy.uint32), impl="threefry2x32"
+    )
+    place = jax.numpy.asarray([0x85A308D3], jax.numpy.uint32)
+    words = np.asarray(jax.random.key_data(keys_at(seed_key, 0x243F6A88, place)))
+    assert [hex(w) for w in words[0]] == ["0xc4923a9c", "0x483df7a0"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_uniforms_stay_below_one_and_are_fine_near_zero(dtype):
+    words = np.array([[2**32 - 1, 2**32 - 1], [0, 0], [0, 1]], np.uint32)
+    with jax.enable_x64(True):
+        high, low, least = fine_uniform(
+            jax.random.wrap_key_data(words, impl="threefry2x32"), np.dtype(dtype)
+        ).tolist()
+    assert 1 - 1e-7 < high < 1 and low == 0 and least == 2.0**-64
+
+
+def test_keys_of_other_generators_are_taken(make_rule):
+    arms = Arms.two_class(arms=4, correct=2, p0=0.2)
+    one, two = (simulate(arms, make_rule(), 8, 64, jax.random.key(k, impl="rbg"))["reward"] for k in (0, 1))
+    assert (one != two).any() and set(np.unique(one)) == {0.0, 1.0}
+
+
 def test_a_draw_depends_on_its_own_counters_only():
-    one, more = (rollout_keys(round_key(root_key(3), jax.numpy.uint32(7)), 1, n, n) for n in (1, 5))
+    one, more = (rollout_keys(root_key(3), 7, 1, n, n) for n in (1, 5))
     assert (jax.random.key_data(one) == jax.random.key_data(more)[:1]).all()
 
 
@@ -60,7 +98,7 @@ def test_key_must_be_an_integer_or_a_key():
         root_key(jax.numpy.ones(3))
 
 
-@pytest.mark.parametrize("arms", [65, 100, 997, 1000, 4096])
+@pytest.mark.parametrize("arms", [31, 37, 65, 100, 997, 1000, 4096])
 def test_many_arms_are_drawn_by_blocks_as_by_one_running_sum(arms):
     """Float64, masses over 20 orders of magnitude and some of them 0: the arm is the one whose interval of the running
     sum holds the target, but for targets within rounding of an edge.
@@ -89,8 +127,8 @@ def test_sampling_frequencies_pass_a_chi_square_test():
     mass = np.array([0.0, 0.001, 0.2, 0.3, 0.0, 0.009, 0.49, 0.0])
     with np.errstate(divide="ignore"):
         logs = np.log(mass)
-    keys = rollout_keys(round_key(root_key(0), jax.numpy.uint32(0)), 7, 30_000, 30_000)
-    uniform = jax.vmap(lambda key: fine_uniform(key, np.dtype("float32")))(keys)
+    keys = rollout_keys(root_key(0), 0, 7, 30_000, 30_000)
+    uniform = fine_uniform(keys, np.dtype("float32"))
     draws = np.asarray(jax.jit(choose)(uniform, logs.astype(np.float32)))
     counts = np.bincount(draws, minlength=8)
     real = mass > 0

@@ -75,7 +75,7 @@ def test_the_greedy_helper_is_the_likeliest_arm_and_only_a_baseline():
     arms = Arms.from_masses(MASS, RIGHT)
     engine = engine_for(arms)
     for seed in range(20):
-        luck = luck_of(engine, rule, Clean(), arms, jax.random.key(seed), jnp.float64)
+        luck = luck_of(engine, rule, Clean(), arms, root_key(seed), 0, jnp.float64)
         drawn = draw(engine, rule, Clean(), arms, engine.init(arms), luck, knobs(rule))
         assert drawn.choices.shape == (3,) and drawn.choices[2] == 1
     before, after = rounds_of(rule, arms, [([0, 2, 1], [1.0, 0.0, 0.0])])
@@ -224,7 +224,7 @@ def test_every_named_rule_traces_on_the_dense_engine(name):
 
     def one_round(key):
         carry = start(engine, rule, arms, knobs(rule))
-        luck = luck_of(engine, rule, Clean(), arms, key, jnp.float64)
+        luck = luck_of(engine, rule, Clean(), arms, key, 0, jnp.float64)
         drawn = draw(engine, rule, Clean(), arms, carry.state, luck, knobs(rule))
         return carry, update(engine, rule, arms, carry, drawn, knobs(rule))[0]
 

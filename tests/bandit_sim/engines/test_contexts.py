@@ -142,7 +142,7 @@ def test_rollouts_carry_the_index_of_their_query(make_rule):
     assert contexts.query_count(arms) == 4
     knobs = knobs_of(rule, jnp.float32)
     carry = start(contexts, rule, arms, knobs)
-    luck = luck_of(contexts, rule, Clean(), arms, root_key(4), carry.state.dtype)
+    luck = luck_of(contexts, rule, Clean(), arms, root_key(4), 0, carry.state.dtype)
     draws = jax.jit(lambda luck: draw(contexts, rule, Clean(), arms, carry.state, luck, knobs))(luck)
     assert [len(set(g)) for g in np.split(np.asarray(draws.queries), 2)] == [1, 1]
     assert len(set(draws.queries.tolist())) == 2

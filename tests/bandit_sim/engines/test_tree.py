@@ -125,7 +125,7 @@ def test_leaves_are_drawn_with_their_probability_token_by_token():
     for arms in (TokenTree.random(3, 3, 2, even), TokenTree.random(3, 3, 2, even).starting((2, 1))):
         state = tree.init(arms)
         drawn = jax.jit(lambda k, arms=arms, state=state: tree.sample(arms, state, k, k, k))(
-            rollout_keys(root_key(0), 1, 20_000, 20_000)
+            rollout_keys(root_key(0), 0, 1, 20_000, 20_000)
         )
         mass = np.exp(tree.log_probabilities(arms, state))
         counts, possible = np.bincount(drawn, minlength=len(mass)), mass > 0
