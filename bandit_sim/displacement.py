@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bandit_sim.arms import TreeArms
 from bandit_sim.engines import tree_kernel
-from bandit_sim.keys import root_key, round_key
+from bandit_sim.keys import root_key
 from bandit_sim.step import Carry, ascend, batch_of, check_pair, draw, knobs_of, luck_of, push, start
 from bandit_sim.verifiers import Clean
 from theory.rules.rule import Rule
@@ -66,7 +66,7 @@ def _alpha(arms: TreeArms, rule: Rule, rounds: int, root: jax.Array, seeds: jax.
         def one_round(held: tuple[jax.Array, Any, Any], number: jax.Array) -> tuple[Any, None]:
             alpha, optimiser, memory = held
             state = begin.state + kernel @ alpha
-            luck = luck_of(engine, rule, Clean(), arms, round_key(seed_key, number), state.dtype)
+            luck = luck_of(engine, rule, Clean(), arms, seed_key, number, state.dtype)
             draws = draw(engine, rule, Clean(), arms, state, luck, knobs)
             carry = Carry(state, optimiser, memory, begin.reference, None)
             batch = batch_of(engine, rule, arms, carry, draws)
