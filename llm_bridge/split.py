@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
@@ -53,6 +57,22 @@ class Stage:
     def forward(self, hidden: Tensor) -> Tensor:
         """Hidden states without a cache: the differentiable pass."""
         return self.body(inputs_embeds=hidden, use_cache=False).last_hidden_state
+
+    @contextmanager
+    def recomputing(self) -> Iterator[None]:
+        """Keep only what goes into each block for the backward pass, which runs the block again (checkpointing)."""
+        before = [block.training for block in self.blocks]
+        for block in self.blocks:
+            # transformers' own switch; `training` of the block alone, so that no dropout below it wakes up.
+            set_up: Any = block
+            set_up._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+            set_up.gradient_checkpointing, block.training = True, True
+        try:
+            yield
+        finally:
+            for block, training in zip(self.blocks, before, strict=True):
+                set_up = block
+                set_up.gradient_checkpointing, block.training = False, training
 
 
 class SplitModel:

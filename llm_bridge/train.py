@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +69,7 @@ class Trainer:
         held_out: queries that are never trained on; `evaluate` samples them.
         seed: draws of replica s in round t depend on (seed, s, t, query, rollout) alone.
         chunk: rows that are differentiated at once (the micro-batch); gradients add up, the step does not change.
+        recompute: run each adapted block again in the backward pass, which then keeps one tensor per block.
         policy: gives the logits that are differentiated; another than the network's own can only `retrace`.
     Errors: ValueError for a batch that the queries cannot fill, a signal with helper rollouts, and a reward that
         is not finite, naming replica and round.
@@ -87,8 +89,10 @@ class Trainer:
         held_out: Sequence[Question] = (),
         seed: int = 0,
         chunk: int = 16,
+        recompute: bool = False,
         policy: Policy = response_logits,
     ) -> None:
+        self.recompute = recompute
         self.batch = len(questions) if batch is None else batch
         if not 1 <= self.batch <= len(questions):
             raise ValueError(f"batch = {batch} of {len(questions)} training queries; give 1 to all of them")
@@ -291,15 +295,18 @@ class Trainer:
             tokens = torch.from_numpy(rolled.tokens)[part, :longest].to(device)
             rows = (part // self.rows_each).to(device)
             there = tokens >= 0
-            logits = self.policy(
-                self.split, asked.prompt, self.factors, rows, rolled.hidden[part.to(device)], tokens
-            )
-            gain = (weights[part, :longest].to(logits)[there] * chosen(logits, tokens[there])).sum()
-            if bonus.any():
-                logs = torch.log_softmax(logits, dim=-1)
-                entropy = -(logs.exp() * logs).sum(dim=-1)
-                gain = gain + (bonus[part, :longest].to(logits)[there] * entropy).sum()
-            gain.backward()
+            with self.split.head.recomputing() if self.recompute else nullcontext():
+                logits = self.policy(
+                    self.split, asked.prompt, self.factors, rows, rolled.hidden[part.to(device)], tokens
+                )
+                gain = (weights[part, :longest].to(logits)[there] * chosen(logits, tokens[there])).sum()
+                if bonus.any():
+                    logs = torch.log_softmax(logits, dim=-1)
+                    entropy = -(logs.exp() * logs).sum(dim=-1)
+                    gain = gain + (bonus[part, :longest].to(logits)[there] * entropy).sum()
+                # Blocks that run again need the adapters that they ran with.
+                with self.split.adapters.use(self.factors, rows) if self.recompute else nullcontext():
+                    gain.backward()
         self.ascent.step()
         moved = (pulled.nonzero()[:, 0] // self.rows_each).unique()
         self._moved(torch.arange(self.replicas) if self.rule.optimiser.remembers else moved)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from llm_bridge.adapters import AdapterSpec
 from llm_bridge.asked import Question
 from llm_bridge.models import LanguageModel
 from llm_bridge.rollouts import response_logits, score
@@ -289,6 +290,27 @@ def test_learning_raises_success(split, tiny) -> None:
     run = trainer(split, tiny, replicas=64)
     paid = np.stack([t.rewards for t in run.run(60)])
     assert paid[-5:].mean() > paid[:5].mean() + 0.15
+
+
+def test_recomputed_blocks_give_the_same_gradient(tiny, monkeypatch) -> None:
+    """Both blocks of the model adapted; a block's forward runs twice where it is recomputed."""
+    counts, steps = [], []
+    for recompute in (False, True):
+        own = SplitModel(tiny.model, AdapterSpec(rank=2, blocks=2))
+        ask = question(tiny, "3+4=", "7")
+        run = Trainer(
+            own, [ask], preset("rloo", eta=0.05, rollouts=4), replicas=3, max_tokens=3, recompute=recompute
+        )
+        calls = []
+        for block in own.head.blocks:
+            block.mlp.register_forward_pre_hook(lambda *_, calls=calls: calls.append(torch.is_grad_enabled()))
+        list(run.run(2))
+        counts.append(sum(calls))
+        steps.append(ups(run))
+        assert not any(block.training for block in own.head.blocks)
+    assert counts[1] == 2 * counts[0] > 0
+    for plain, again in zip(*steps, strict=True):
+        np.testing.assert_allclose(plain, again, rtol=1e-12, atol=1e-14)
 
 
 PROMPTS = ("3+4=", "1+1=", "2+6=", "5+2=")
