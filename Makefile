@@ -9,7 +9,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --no-input --no-compile --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup overlay test check bench table tiny gallery laws agreement findings
+.PHONY: help setup overlay test check bench table contexts tiny gallery laws agreement findings
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,8 +46,11 @@ agreement: .venv/.runtime ## measure again how well every law agrees with its si
 findings: .venv/.runtime ## what theory says about the papers' findings, measured again: docs/findings.md
 	$(BIN)/python -m experiments.findings
 
-table: .venv/.runtime ## overlay eight more built-in queries (20 minutes on 2 cores): runs/table/
+table: .venv/.runtime ## overlay twelve queries (half an hour on 2 cores): runs/table/
 	$(BIN)/onearm overlay --queries experiments/queries/arithmetic.jsonl --rounds 40 --eta 0.2 --out runs/table $(ARGS)
+
+contexts: .venv/.runtime ## eight of these queries trained on together, four held out: runs/contexts/
+	$(BIN)/onearm contexts --queries experiments/queries/arithmetic.jsonl --held-out 4 --batch 4 --eta 0.4 --out runs/contexts $(ARGS)
 
 tiny: .venv/.runtime ## what each approximation costs, on the model that can be enumerated: runs/approximations/
 	$(BIN)/python -m experiments.approximations

@@ -17,7 +17,8 @@ def contexts(
         str, Flag(help="What is trained on: a JSONL or Parquet file, builtin, gsm8k:FILE, math:FILE, ...")
     ],
     held_out: Annotated[
-        str | None, Flag(help="What is never trained on, and looked at beside: as --queries.")
+        str | None,
+        Flag(help="What is never trained on, and looked at beside: as --queries, or how many of its last."),
     ] = None,
     batch: Annotated[int | None, Flag(help="Queries per round. Default: all of them.")] = None,
     every: Annotated[int, Flag(help="Rounds from one look at the held-out queries to the next.")] = 5,
@@ -45,7 +46,7 @@ def contexts(
 ) -> None:
     """Forecast and train several queries at once: what one teaches another, and queries never trained on.
 
-    Example: onearm contexts --queries train.jsonl --held-out test.jsonl --batch 4
+    Example: onearm contexts --queries builtin --held-out 5 --batch 4
     """
     with reporting(as_json):
         from experiments.compile_cache import keep_compiled
@@ -56,12 +57,15 @@ def contexts(
         from theory.rules.dialects import preset
 
         keep_compiled()
-        asked = tuple(parse_source(queries, seed=seed))
-        apart = None
-        if held_out is not None:
-            apart = HeldOut(queries=tuple(parse_source(held_out, seed=seed)), every=every, rollouts=looks)
+        asked = parse_source(queries, seed=seed)
+        others: list[Any] = []
+        if held_out is not None and held_out.isdecimal():
+            asked, others = _parted(asked, int(held_out))
+        elif held_out is not None:
+            others = parse_source(held_out, seed=seed)
+        apart = HeldOut(queries=tuple(others), every=every, rollouts=looks) if others else None
         spec = ContextsSpec(
-            queries=asked,
+            queries=tuple(asked),
             batch=len(asked) if batch is None else batch,
             held_out=apart,
             model=ModelSpec(name=model, device=device, dtype=dtype),  # pyright: ignore[reportArgumentType]
@@ -76,6 +80,13 @@ def contexts(
             run = ContextsRun(spec, out, progress)
             result: dict[str, Any] = overlay(run) if train else _foretold(run)
         show("contexts", result, as_json)
+
+
+def _parted(queries: list[Any], last: int) -> tuple[list[Any], list[Any]]:
+    """The queries without the last so many, and these."""
+    if not 1 <= last < len(queries):
+        raise ValueError(f"--held-out {last} of {len(queries)} queries; give 1 to {len(queries) - 1}")
+    return queries[:-last], queries[-last:]
 
 
 def _foretold(run: Any) -> dict[str, Any]:

@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydantic import ValidationError
+from typer.testing import CliRunner
 
 from experiments import checkpoint
+from experiments.cli import app
 from experiments.contexts import ContextsRun, ContextsSpec, HeldOut
 from experiments.contexts_overlay import overlay
 from experiments.specs import ForecastSpec, ModelSpec, ProbeSpec
@@ -118,3 +120,29 @@ def test_stages_change_with_what_they_depend_on() -> None:
 def test_bad_specs(changes: dict, message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         spec(**changes)
+
+
+def test_the_command_holds_the_last_queries_out(tmp_path: Path) -> None:
+    """Forecast alone, from a file: what is trained on and what is not is told by one number."""
+    rows = [q.model_dump() | {"query": q.prompt} for q in (*ASKED, *APART)]
+    path = tmp_path / "queries.jsonl"
+    path.write_text("\n".join(json.dumps({k: r[k] for k in ("query", "answer", "verifier")}) for r in rows))
+    call = [
+        "contexts",
+        "--model",
+        "tiny-arithmetic",
+        "--queries",
+        str(path),
+        "--max-tokens",
+        "3",
+        "--rounds",
+        "6",
+    ]
+    call += ["--replicas", "4", "--eta", "0.003", "--probe-rollouts", "200", "--no-train", "--json"]
+    done = CliRunner().invoke(app, [*call, "--held-out", "1", "--out", str(tmp_path / "run")])
+    assert done.exit_code == 0, done.output
+    numbers = json.loads(done.stdout)
+    assert len(numbers["p0"]) == 3 and len(numbers["held_out_joint"]) == 2
+    assert not (tmp_path / "run" / "observed.parquet").exists()
+    refused = CliRunner().invoke(app, [*call, "--held-out", "3", "--out", str(tmp_path / "other")])
+    assert refused.exit_code == 2 and "--held-out 3 of 3 queries" in refused.output
