@@ -1,0 +1,51 @@
+"""The page on forecasts holds what the runs wrote, and refuses folders that wrote nothing."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from experiments.forecast_table import page
+from theory.rules import preset
+
+RULE = preset("group-mean", eta=0.2).model_dump(mode="json")
+ROW = {
+    "query": "3 + 4 = 7\n5 + 4 =", "model": "some-model", "rule": RULE, "replicas": 4, "rounds": 9, "p0": 0.25,
+    "time_to_double_forecast": 5.0, "time_to_double_observed": 6.0, "time_to_double_agrees": True,
+    "time_to_half_forecast": None, "time_to_half_observed": 7.5, "time_to_half_agrees": False,
+    "coverage_50": 0.5, "coverage_90": 0.9, "crps_kernel": 0.02, "crps_sequence_kernel": 0.03,
+    "crps_tabular": 0.04, "crps_constant": 0.05, "crps_logistic": 0.01, "residual_z": 1.5,
+    "residual_z_windows": [0.0, 1.0, 1.0, 1.0],
+}  # fmt: skip
+
+
+def test_a_table_of_queries(tmp_path: Path) -> None:
+    failed = {"query": "hopeless", "error": "no correct rollout"}
+    (tmp_path / "summary.json").write_text(json.dumps({"queries": [ROW, ROW, failed]}))
+    text = page([tmp_path])
+    assert "some-model, `group-mean`, 8 rollouts per query, η = 0.2, 4 replicas, 9 rounds" in text
+    row = "| 3 + 4 = 7 ⏎ 5 + 4 = | 0.25 | 5 / 6 | - / 7.5 | 0.50 / 0.90 | 0.02 | 0.03 | 0.04 | 0.05 | 0.01 | 1.5 |"
+    assert text.count(row) == 2
+    assert "in 2 of 2, than the logistic curve in 0; 2 of 4 times agree" in text
+    assert "pooled z 2.121" in text and "Not forecast: hopeless." in text  # 2 x 1.5 / sqrt 2
+
+
+def test_a_run_of_contexts(tmp_path: Path) -> None:
+    numbers = {"model": "m", "rule": RULE, "queries": ["a", "b"], "held_out": ["c"], "batch": 1, "replicas": 4,
+               "rounds": 9}  # fmt: skip
+    for name in ("training", "held_out"):
+        numbers |= {f"{name}_p0": 0.1, f"{name}_end_forecast": 0.4, f"{name}_end_observed": 0.35,
+                    f"{name}_coverage_50": 0.5, f"{name}_coverage_90": 0.9}  # fmt: skip
+        numbers |= {f"{name}_crps_{k}": 0.01 for k in ("joint", "apart", "constant", "logistic")}
+    (tmp_path / "contexts.json").write_text(json.dumps(numbers))
+    text = page([tmp_path])
+    assert "2 queries together, 1 per round" in text
+    assert "| 1 queries held out | 0.1 | 0.400 / 0.350 | 0.50 / 0.90 | 0.01 | 0.01 | 0.01 | 0.01 |" in text
+
+
+def test_folders_without_runs_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="holds no finished run of several queries"):
+        page([tmp_path])
+    (tmp_path / "summary.json").write_text(json.dumps({"queries": [{"query": "q", "error": "e"}]}))
+    with pytest.raises(ValueError, match="every query of its summary"):
+        page([tmp_path])
