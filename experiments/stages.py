@@ -32,6 +32,10 @@ Progress = Callable[[str, int, int], None]
 CHECKPOINT_EVERY = 10
 
 
+class PlainPathWarning(ForecastWarning):
+    """The model is run whole for every token, since its layout is not known."""
+
+
 @dataclass
 class Run:
     """One run folder and what it takes to fill it; the model is loaded only when a stage needs it.
@@ -62,7 +66,7 @@ class Run:
     def split(self) -> SplitModel:
         model = open_model(self.language_model.model, self.spec.adapter)
         if isinstance(model, PlainModel):
-            warnings.warn(ForecastWarning(model.reason), stacklevel=2)
+            warnings.warn(PlainPathWarning(model.reason), stacklevel=2)
         return model
 
     @cached_property

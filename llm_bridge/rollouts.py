@@ -132,15 +132,16 @@ def sample(
 def draw(logits: Tensor, rows: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
     """Inverse-CDF draws from softmax(logits[rows]), and their log probabilities in float64: (R,), (R,).
 
-    Masses are of the logits' dtype, their sums of float64. The CDF is laid out by blocks of BLOCK tokens: only the
-    block that a draw falls into is summed token by token.
+    Masses are of the logits' dtype, at least float32, their sums of float64. The CDF is laid out by blocks of BLOCK
+    tokens: only the block that a draw falls into is summed token by token.
     """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     count = logits.shape[-1]
     peak = logits.amax(dim=-1, keepdim=True)
     mass = torch.nn.functional.pad((logits - peak).exp(), (0, -count % BLOCK)).unflatten(-1, (-1, BLOCK))
     blocks = mass.sum(dim=-1, dtype=torch.float64).cumsum(dim=-1).cpu()
     total, rows = blocks[:, -1], rows.cpu()
-    # Rounding may put a draw past the last mass there is; the last block that has any holds it.
+    # Rounding may put a draw past the end: the last token takes it.
     target = (uniform * total[rows])[:, None]
     block = torch.searchsorted(blocks[rows], target, right=True).clamp_(max=blocks.shape[1] - 1)
     before = torch.where(block > 0, blocks[rows].gather(1, (block - 1).clamp(min=0)), 0.0)
