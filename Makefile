@@ -28,10 +28,11 @@ check: .venv/.dev ## lint, format, types and the import contract
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-bench: .venv/.runtime ## measure the simulator: ratios between its engines, each taken in one run
+bench: .venv/.runtime ## measure simulator and bridge (15 minutes): ratios, each taken in one run
 	$(BIN)/python -m benchmarks.simulate
 	$(BIN)/python -m benchmarks.lumped
 	$(BIN)/python -m benchmarks.floor
+	$(BIN)/python -m benchmarks.bridge
 
 gallery: .venv/.runtime ## draw what the simulator shows: figures/gallery/
 	$(BIN)/python -m experiments.gallery $(ARGS)

@@ -165,9 +165,9 @@ def recorded(model: nn.Module) -> Iterator[Counter[Shape]]:
 
 
 def replayed(products: Counter[Shape]) -> Callable[[], object]:
-    """The products alone, on weights of 256 MiB in all per shape, taken in turns."""
+    """The products alone, on weights of 128 MiB in all per shape, taken in turns."""
     weights = {
-        shape: [torch.randn(shape[2], shape[1]) for _ in range(max(1, 2**26 // (shape[1] * shape[2])))]
+        shape: [torch.randn(shape[2], shape[1]) for _ in range(max(1, 2**25 // (shape[1] * shape[2])))]
         for shape in {(0, k, n) for _, k, n in products}
     }
 

@@ -32,6 +32,10 @@ from theory.probe import Probe
 Progress = Callable[[str, int, int], None]
 
 
+class PlainPathWarning(ForecastWarning):
+    """The model is run whole for every token, since its layout is not known."""
+
+
 @dataclass
 class Run:
     """One run folder and what it takes to fill it; the model is loaded only when a stage needs it.
@@ -148,10 +152,10 @@ class Run:
 
 
 def split_of(model: LanguageModel, adapter: AdapterSpec) -> SplitModel:
-    """The model with its adapters. Warns: `ForecastWarning`, where it is run whole because it cannot be split."""
+    """The model with its adapters. Warns: `PlainPathWarning`, where it is run whole because it cannot be split."""
     split = open_model(model.model, adapter)
     if isinstance(split, PlainModel):
-        warnings.warn(ForecastWarning(split.reason), stacklevel=3)
+        warnings.warn(PlainPathWarning(split.reason), stacklevel=3)
     return split
 
 

@@ -62,10 +62,6 @@ class AdaptedLinear(nn.Module):
         return (second, first) if isinstance(self.base, Conv1D) else (first, second)
 
 
-def _replicas(factors: Factors) -> int:
-    return len(next(iter(factors.values()))[1])
-
-
 def _by_rows(x: Tensor, down: Tensor) -> Tensor:
     """(rows, tokens, rank) A x, in one product where all rows share A."""
     return x @ (down[0].T if len(down) == 1 else down.mT)
@@ -99,10 +95,8 @@ class Adapters:
             a = (
                 2 * torch.rand(self.spec.rank, inputs, generator=generator, dtype=torch.float64) - 1
             ) / inputs**0.5
-            down = a.to(weight).expand(
-                replicas, -1, -1
-            )  # one A in memory, unless each replica trains its own
-            if self.spec.trained == "both":
+            down = a.to(weight).expand(replicas, -1, -1)
+            if self.spec.trained == "both":  # else all replicas share one A in memory
                 down = down.clone()
             factors[name] = (down, torch.zeros(replicas, out, self.spec.rank).to(weight))
         return factors
@@ -112,9 +106,8 @@ class Adapters:
         """Bind factors to the maps; batch row i uses replica rows[i] (default: row i its own)."""
         try:
             if factors is not None:
-                if rows is not None and torch.equal(
-                    rows, torch.arange(_replicas(factors), device=rows.device)
-                ):
+                everyone = torch.arange(len(next(iter(factors.values()))[1]))
+                if rows is not None and torch.equal(rows, everyone.to(rows.device)):
                     rows = None
                 for name, module in self.maps.items():
                     down, up = factors[name]

@@ -138,8 +138,9 @@ BLOCK = 512
 def draw(logits: Tensor, rows: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
     """Inverse-CDF draws from softmax(logits[rows]), and their log probabilities: (R,), (R,) in float64.
 
-    Masses are summed in the logits' dtype within a block of tokens, in float64 across blocks.
+    Masses are summed in the logits' dtype, at least float32, within a block of tokens, and in float64 across blocks.
     """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     top = logits.amax(dim=-1, keepdim=True)
     weights = F.pad((logits - top).exp_(), (0, -logits.shape[-1] % BLOCK))
     blocks = weights.view(len(logits), -1, BLOCK)

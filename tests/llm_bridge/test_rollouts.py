@@ -102,6 +102,23 @@ def test_frequencies_follow_the_model() -> None:
     np.testing.assert_allclose(logs.numpy(), np.log(p / p.sum())[token.numpy()], atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "slack"), [(torch.float64, 1e-12), (torch.float32, 1e-6), (torch.bfloat16, 1e-6)]
+)
+@pytest.mark.parametrize("vocabulary", [3, 256, 1000])
+def test_a_draw_is_the_inverse_of_the_cdf(dtype: torch.dtype, slack: float, vocabulary: int) -> None:
+    """Of the exact softmax of the logits as they are, for vocabularies below, at and between whole blocks."""
+    generator = torch.Generator().manual_seed(0)
+    logits = (4 * torch.randn(5, vocabulary, generator=generator, dtype=torch.float64)).to(dtype)
+    rows = torch.arange(5).repeat(200)
+    u = torch.rand(len(rows), generator=generator, dtype=torch.float64)
+    token, logs = draw(logits, rows, u)
+    exact = logits.double().log_softmax(-1)
+    np.testing.assert_allclose(logs, exact[rows, token], atol=2 * slack)
+    upper = exact.exp().cumsum(-1)[rows, token]
+    assert ((upper - exact[rows, token].exp() - slack <= u) & (u <= upper + slack)).all()
+
+
 @given(st.lists(st.tuples(*[st.integers(0, 2**40)] * 5), min_size=2, max_size=2, unique=True))
 def test_streams_of_different_names_differ(names: list[tuple[int, ...]]) -> None:
     first, second = (uniforms(*name, 4) for name in names)
