@@ -1,4 +1,4 @@
-"""The command line: `onearm simulate | law | probe | forecast | train | overlay | explain | doctor`."""
+"""The command line: `onearm simulate | law | screen | probe | forecast | train | overlay | explain | doctor`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from experiments import law_command, simulate_command
+from experiments import law_command, screen_command, simulate_command
 from experiments.console import Json, bars, errors, reporting, show, text_of
 
 app = typer.Typer(
@@ -76,6 +76,7 @@ def main() -> None:
 
 app.command()(simulate_command.simulate)
 app.add_typer(law_command.app, name="law")
+app.command()(screen_command.screen)
 
 
 def _probe(run: Any) -> dict[str, Any]:

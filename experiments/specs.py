@@ -6,7 +6,7 @@ import hashlib
 import json
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import tomli_w
 from pydantic import Field, ValidationError
@@ -16,6 +16,7 @@ from llm_bridge.queries import Query
 from theory.rules.rule import Rule
 from theory.rules.spec import Spec
 
+Kind = TypeVar("Kind", bound="FolderSpec")
 Count = Annotated[int, Field(ge=1)]
 TREE = 3
 """Raised whenever a probe's rollouts make another tree than before: results of older trees are made again."""
@@ -46,7 +47,31 @@ class ForecastSpec(Spec):
     members: Annotated[int, Field(ge=2)] = 800
 
 
-class RunSpec(Spec):
+class FolderSpec(Spec):
+    """What a folder of results is of: written beside them, and compared before they are gone on with."""
+
+    def write(self, path: Path) -> None:
+        path.write_text(tomli_w.dumps(_without_none(self.model_dump(mode="json"))))
+
+    @classmethod
+    def read(cls: type[Kind], path: Path) -> Kind:
+        """Errors: ValueError naming the file and the field."""
+        try:
+            return cls.model_validate(tomllib.loads(path.read_text()))
+        except (tomllib.TOMLDecodeError, ValidationError) as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    def differences(self, other: FolderSpec) -> list[str]:
+        """Fields in which two specs differ, as 'field: old -> new'."""
+        mine, theirs = _flat(self.model_dump(mode="json")), _flat(other.model_dump(mode="json"))
+        return [
+            f"{key}: {mine.get(key)} -> {theirs.get(key)}"
+            for key in sorted(mine | theirs)
+            if mine.get(key) != theirs.get(key)
+        ]
+
+
+class RunSpec(FolderSpec):
     """One query, one model, one rule: what `onearm overlay` forecasts, trains and compares."""
 
     query: Query
@@ -82,27 +107,12 @@ class RunSpec(Spec):
         data = self.model_dump(mode="json", include=fields)
         if name != "train":
             data["tree"] = TREE
-        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:12]
+        return digest(data)
 
-    def write(self, path: Path) -> None:
-        path.write_text(tomli_w.dumps(_without_none(self.model_dump(mode="json"))))
 
-    @classmethod
-    def read(cls, path: Path) -> RunSpec:
-        """Errors: ValueError naming the file and the field."""
-        try:
-            return cls.model_validate(tomllib.loads(path.read_text()))
-        except (tomllib.TOMLDecodeError, ValidationError) as error:
-            raise ValueError(f"{path}: {error}") from error
-
-    def differences(self, other: RunSpec) -> list[str]:
-        """Fields in which two specs differ, as 'field: old -> new'."""
-        mine, theirs = _flat(self.model_dump(mode="json")), _flat(other.model_dump(mode="json"))
-        return [
-            f"{key}: {mine.get(key)} -> {theirs.get(key)}"
-            for key in sorted(mine | theirs)
-            if mine.get(key) != theirs.get(key)
-        ]
+def digest(data: Any) -> str:
+    """12 hex digits of JSON-able data."""
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _without_none(value: Any) -> Any:

@@ -61,15 +61,7 @@ class Run:
 
     @cached_property
     def prompt(self) -> torch.Tensor:
-        tokens = self.language_model.encode_prompt(self.spec.query.prompt)
-        room = self.language_model.context - tokens.shape[1]
-        if room < self.spec.max_tokens:
-            raise ValueError(
-                f"the prompt has {tokens.shape[1]} tokens and max_tokens is {self.spec.max_tokens}, but the context "
-                f"of {self.language_model.name} is {self.language_model.context}; shorten the query, or set "
-                f"--max-tokens to at most {room}"
-            )
-        return tokens
+        return self.language_model.encode_prompt(self.spec.query.prompt, self.spec.max_tokens)
 
     @cached_property
     def end_tokens(self) -> tuple[int, ...]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from experiments.forecast import ENGINES, Forecast
-from experiments.specs import RunSpec
+from experiments.specs import FolderSpec
 from theory.prefix_tree import Responses, Tokens, grow
 from theory.probe import Probe
 
@@ -41,7 +41,7 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
         temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
-def open_folder(out: Path, spec: RunSpec) -> None:
+def open_folder(out: Path, spec: FolderSpec) -> None:
     """Make `out` the folder of `spec`, or find that it already is.
 
     Errors: ValueError where the folder cannot be written, or holds another spec (fields named): results are
@@ -57,7 +57,7 @@ def open_folder(out: Path, spec: RunSpec) -> None:
         ) from error
     path = out / "spec.toml"
     if path.exists():
-        changed = RunSpec.read(path).differences(spec)
+        changed = type(spec).read(path).differences(spec)
         if changed:
             raise ValueError(
                 f"--out {out} holds another run ({'; '.join(changed[:5])}); "

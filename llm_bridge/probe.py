@@ -17,8 +17,8 @@ from theory.prefix_tree import Responses, Tokens, grow
 from theory.probe import Probe
 
 Progress = Callable[[str, int, int], None]
-PROBE_STREAM = 2**63
-"""Replica number of the probe's draws: no training replica can have it."""
+PROBE_STREAM, SCREEN_STREAM = 2**63, 2**63 + 1
+"""Replica numbers of the probe's draws and of the screening's: no training replica can have them."""
 
 
 def measure(
@@ -98,17 +98,20 @@ def draw_rollouts(
     seed: int,
     batch: int,
     progress: Progress | None = None,
+    stream: int = PROBE_STREAM,
+    query: int = 0,
+    first: int = 0,
 ) -> list[Rollouts]:
-    """`count` rollouts of the base model, in batches."""
+    """`count` rollouts of the base model, in batches; (stream, query, rollout from `first` on) names the draws."""
     opening = open_prompt(split, prompt, None, torch.zeros(1, dtype=torch.long))
     parts: list[Rollouts] = []
-    for first in range(0, count, batch):
-        index = range(first, min(first + batch, count))
-        draws = np.stack([uniforms(seed, PROBE_STREAM, 0, 0, i, max_tokens) for i in index])
+    for done in range(0, count, batch):
+        index = range(first + done, first + min(done + batch, count))
+        draws = np.stack([uniforms(seed, stream, 0, query, i, max_tokens) for i in index])
         rows = torch.zeros(len(index), dtype=torch.long)
         parts.append(sample(split, prompt, opening, None, rows, draws, end_tokens))
         if progress is not None:
-            progress("rollouts", index.stop, count)
+            progress("rollouts", index.stop - first, count)
     return parts
 
 

@@ -230,7 +230,7 @@ def parse_source(source: str, *, seed: int = 0, size: int = 10) -> list[Query]:
     return load_queries(source)
 
 
-FIELDS = {"query": "prompt", "answer": "answer", "verifier": "verifier", "name": "name", "stop": "stop"}
+FIELDS = {"query": "prompt"} | {name: name for name in ("answer", "verifier", "name", "entry", "stop")}
 
 
 def _query(row: Any, place: str) -> Query:

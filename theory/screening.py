@@ -80,13 +80,36 @@ def verdict(successes: int, rollouts: int, wanted: Range, error: float = 0.05) -
 
 
 def promise(successes: ArrayLike, rollouts: ArrayLike, wanted: Range) -> NDArray[np.float64]:
-    """Posterior probability of low <= p <= high under the mixing prior: which query to look at next.
+    """Posterior probability of low <= p <= high under the mixing prior.
 
     It decides nothing: the evidence is valid under any order of looking.
     """
-    s, n = np.asarray(successes, dtype=np.float64), np.asarray(rollouts, dtype=np.float64)
-    below = [special.betainc(PRIOR + s, PRIOR + n - s, bound) for bound in wanted]
-    return np.asarray(below[1] - below[0])
+    return _between(*_posterior(successes, rollouts), wanted)
+
+
+def rollouts_left(
+    successes: ArrayLike, rollouts: ArrayLike, wanted: Range, error: float = 0.05
+) -> NDArray[np.float64]:
+    """Rollouts that the verdict "in range" still needs, roughly: max over both sides of
+
+        (log(2/error) - log E) / KL(p || bound),  p the posterior mean within the range.
+
+    At least 1. `promise` divided by it tells where a rollout finds most.
+    """
+    a, b = _posterior(successes, rollouts)
+    share = _between(a, b, wanted)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean = a / (a + b) * np.where(share > 1e-9, _between(np.asarray(a + 1), b, wanted) / share, 1.0)
+        p = np.clip(mean, *wanted)
+        left = [
+            np.maximum(np.log(2 / error) - evidence, 1e-9)
+            / (special.rel_entr(p, bound) + special.rel_entr(1 - p, 1 - bound))
+            for bound, evidence in (
+                (wanted[0], evidence_above(successes, rollouts, wanted[0])),
+                (wanted[1], evidence_below(successes, rollouts, wanted[1])),
+            )
+        ]
+    return np.asarray(np.maximum(np.maximum(*left), 1.0))
 
 
 def in_range_p_value(successes: int, rollouts: int, wanted: Range, error: float = 0.05) -> float:
@@ -115,12 +138,21 @@ def most_in_range(kept: int, looked: int, population: int, miss: float, level: f
             f"kept {kept}, looked {looked}, population {population}; give kept <= looked <= population, looked >= 1"
         )
     found = np.arange(looked + 1)
-    few = stats.binom(found, 1 - miss).cdf(kept)
+    few = stats.binom.cdf(kept, found, 1 - miss)
 
     def improbable(count: int) -> bool:
-        return bool(stats.hypergeom(population, count, looked).pmf(found) @ few <= 1 - level)
+        return bool(stats.hypergeom.pmf(found, population, count, looked) @ few <= 1 - level)
 
     return bisect_left(range(population + 1), True, key=improbable) - 1
+
+
+def _posterior(successes: ArrayLike, rollouts: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    s, n = np.asarray(successes, dtype=np.float64), np.asarray(rollouts, dtype=np.float64)
+    return np.asarray(PRIOR + s), np.asarray(PRIOR + n - s)
+
+
+def _between(a: NDArray[np.float64], b: NDArray[np.float64], wanted: Range) -> NDArray[np.float64]:
+    return np.asarray(special.betainc(a, b, wanted[1]) - special.betainc(a, b, wanted[0]))
 
 
 def _lower(successes: int, rollouts: int, error: float) -> float:
@@ -136,4 +168,4 @@ def _lower(successes: int, rollouts: int, error: float) -> float:
     bottom = top - 1.0
     while excess(bottom) < 0:
         bottom -= 2.0
-    return float(np.exp(optimize.brentq(excess, bottom, top)))
+    return float(np.exp(float(optimize.brentq(excess, bottom, top))))  # pyright: ignore[reportArgumentType]

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llm_bridge.adapters import AdapterSpec, Factors
 from llm_bridge.models import LanguageModel
-from llm_bridge.probe import PROBE_STREAM
+from llm_bridge.probe import PROBE_STREAM, SCREEN_STREAM
 from llm_bridge.rollouts import Prompt, draw, open_prompt, read_prompt, sample, score, uniforms
 from llm_bridge.split import SplitModel
 
@@ -102,7 +102,12 @@ def test_frequencies_follow_the_model() -> None:
     np.testing.assert_allclose(logs.numpy(), np.log(p / p.sum())[token.numpy()], atol=1e-12)
 
 
-@given(st.lists(st.tuples(*[st.integers(0, 2**40)] * 5), min_size=2, max_size=2, unique=True))
+NAMES = st.tuples(st.integers(0, 2**63 - 1), st.integers(0, 2**64 - 1), *[st.integers(0, 2**40)] * 3)
+
+
+@given(st.lists(NAMES, min_size=2, max_size=2, unique=True))
+@example([(0, PROBE_STREAM, 0, 0, 0), (0, SCREEN_STREAM, 0, 0, 0)])
+@example([(2**62, PROBE_STREAM, 0, 0, 0), (2**62 + 1, PROBE_STREAM, 0, 0, 0)])
 def test_streams_of_different_names_differ(names: list[tuple[int, ...]]) -> None:
     first, second = (uniforms(*name, 4) for name in names)
     assert not np.array_equal(first, second)

@@ -19,6 +19,7 @@ from theory.screening import (
     interval,
     most_in_range,
     promise,
+    rollouts_left,
     verdict,
 )
 
@@ -187,6 +188,25 @@ def test_promise_prefers_what_looks_in_range() -> None:
     nothing, some, all_of_them = promise([0, 2, 20], [20, 20, 20], WANTED)
     assert some > nothing > all_of_them
     assert float(promise(3, 10, (0.0, 1.0))) == pytest.approx(1)
+
+
+def test_what_a_verdict_still_needs_is_about_what_it_then_takes() -> None:
+    """From a tenth of the way, for p well inside the range: within a factor 2 of the rollouts at which a query whose
+    successes come evenly is called in range."""
+    for p in (0.08, 0.2, 0.3):
+        takes = next(n for n in range(1, 2000) if verdict(round(p * n), n, WANTED) == "in range")
+        n = max(5, takes // 10)
+        left = float(rollouts_left(p * n, n, WANTED))
+        assert 0.5 < left / (takes - n) < 2
+    borderline, clear, hopeless = rollouts_left([12, 10, 0], [400, 100, 300], WANTED)
+    assert clear == 1 and borderline > 400 and hopeless > 1e3
+
+
+@given(counts, st.sampled_from([WANTED, (0.0, 0.5), (0.3, 1.0)]))
+def test_what_is_left_is_a_number_whatever_was_seen(count, wanted) -> None:
+    left = rollouts_left(*count, wanted)
+    assert left >= 1 and not np.isnan(left)
+    assert verdict(*count, wanted) != "in range" or left == 1
 
 
 @pytest.mark.parametrize(("population", "looked", "miss"), [(12, 5, 0.3), (9, 9, 0.05), (30, 4, 0.0)])
