@@ -28,8 +28,7 @@ from theory.screening import (
     in_range_p_value,
     interval,
     most_in_range,
-    promise,
-    rollouts_left,
+    nearest_verdict,
     verdict,
 )
 
@@ -170,8 +169,8 @@ class Screening:
         return min(len(self.queries), max(1, self.spec.budget // (2 * self.spec.batch)))
 
     def _next(self, order: Sequence[int], tallies: dict[int, Tally]) -> tuple[int, int] | None:
-        """(query, rollouts) of the next visit: the planned queries once each, in order; then where a rollout finds
-        most; then those beyond the plan. A visit is one batch, up to four where half of what a verdict needs is more.
+        """(query, rollouts) of the next visit: the planned queries once each, in order; then where a verdict is had
+        soonest; then those beyond the plan. A visit is one batch, up to four where half of what it needs is more.
         """
         spec = self.spec
         live = [i for i, t in tallies.items() if t.rollouts < spec.cap and self._verdict(t) == "undecided"]
@@ -180,10 +179,10 @@ class Screening:
         if not live:
             return None
         counts = [tallies[i].successes for i in live], [tallies[i].rollouts for i in live]
-        left = rollouts_left(*counts, spec.wanted, spec.error)
-        best = int(np.argmax(promise(*counts, spec.wanted) / left))
+        rate, needed = nearest_verdict(*counts, spec.wanted, spec.error)
+        best = int(np.argmax(rate))
         largest = max(spec.batch, min(4 * spec.batch, counts[1][best]))
-        return live[best], int(np.clip(left[best] / 2, spec.batch, largest))
+        return live[best], int(np.clip(needed[best] / 2, spec.batch, largest))
 
     def _verdict(self, tally: Tally) -> Verdict:
         return self._said(tally.successes, tally.rollouts)

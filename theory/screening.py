@@ -79,37 +79,39 @@ def verdict(successes: int, rollouts: int, wanted: Range, error: float = 0.05) -
     return "in range" if inside else "undecided"
 
 
-def promise(successes: ArrayLike, rollouts: ArrayLike, wanted: Range) -> NDArray[np.float64]:
-    """Posterior probability of low <= p <= high under the mixing prior.
-
-    It decides nothing: the evidence is valid under any order of looking.
-    """
-    return _between(*_posterior(successes, rollouts), wanted)
-
-
-def rollouts_left(
+def nearest_verdict(
     successes: ArrayLike, rollouts: ArrayLike, wanted: Range, error: float = 0.05
-) -> NDArray[np.float64]:
-    """Rollouts that the verdict "in range" still needs, roughly: max over both sides of
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(verdicts per rollout, rollouts needed) of the verdict that is had soonest: where to look next, and how long.
 
-        (log(2/error) - log E) / KL(p || bound),  p the posterior mean within the range.
+    Of the three ranges of p the one with the largest  P(p in it) / needed,  P the posterior under the mixing prior, and
 
-    At least 1. `promise` divided by it tells where a rollout finds most.
+        needed = max(1, max over the bounds to be rejected of (log(2/error) - log E) / KL(p || bound)),
+
+    p the posterior mean within the range. It decides nothing: the evidence is valid under any order of looking.
     """
-    a, b = _posterior(successes, rollouts)
-    share = _between(a, b, wanted)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        mean = a / (a + b) * np.where(share > 1e-9, _between(np.asarray(a + 1), b, wanted) / share, 1.0)
-        p = np.clip(mean, *wanted)
-        left = [
-            np.maximum(np.log(2 / error) - evidence, 1e-9)
-            / (special.rel_entr(p, bound) + special.rel_entr(1 - p, 1 - bound))
-            for bound, evidence in (
-                (wanted[0], evidence_above(successes, rollouts, wanted[0])),
-                (wanted[1], evidence_below(successes, rollouts, wanted[1])),
-            )
-        ]
-    return np.asarray(np.maximum(np.maximum(*left), 1.0))
+    s, n = np.asarray(successes, dtype=np.float64), np.asarray(rollouts, dtype=np.float64)
+    (low, high), enough = wanted, np.log(2 / error)
+    to_low, to_high = (evidence_below(s, n, low), low), (evidence_above(s, n, high), high)
+    from_low, from_high = (evidence_above(s, n, low), low), (evidence_below(s, n, high), high)
+    rates, needs = [], []
+    for (bottom, top), rejected in (
+        ((0.0, low), [to_low]), (wanted, [from_low, from_high]), ((high, 1.0), [to_high]),
+    ):  # fmt: skip
+        share = _posterior(s, n - s, bottom, top)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            within = (PRIOR + s) / (2 * PRIOR + n) * _posterior(s + 1, n - s, bottom, top) / share
+            p = np.where(share > 1e-9, np.clip(within, bottom, top), (bottom + top) / 2)
+            need = [
+                np.maximum(enough - evidence, 1e-9)
+                / (special.rel_entr(p, bound) + special.rel_entr(1 - p, 1 - bound))
+                for evidence, bound in rejected
+            ]
+        needs.append(np.maximum(np.max(need, axis=0), 1.0))
+        rates.append(share / needs[-1])
+    best = np.argmax(rates, axis=0)
+    rate, needed = (np.take_along_axis(np.array(x), best[None], axis=0)[0] for x in (rates, needs))
+    return np.asarray(rate), np.asarray(needed)
 
 
 def in_range_p_value(successes: int, rollouts: int, wanted: Range, error: float = 0.05) -> float:
@@ -146,13 +148,10 @@ def most_in_range(kept: int, looked: int, population: int, miss: float, level: f
     return bisect_left(range(population + 1), True, key=improbable) - 1
 
 
-def _posterior(successes: ArrayLike, rollouts: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    s, n = np.asarray(successes, dtype=np.float64), np.asarray(rollouts, dtype=np.float64)
-    return np.asarray(PRIOR + s), np.asarray(PRIOR + n - s)
-
-
-def _between(a: NDArray[np.float64], b: NDArray[np.float64], wanted: Range) -> NDArray[np.float64]:
-    return np.asarray(special.betainc(a, b, wanted[1]) - special.betainc(a, b, wanted[0]))
+def _posterior(successes: ArrayLike, failures: ArrayLike, bottom: float, top: float) -> NDArray[np.float64]:
+    """P(bottom <= p <= top) after so many successes and failures."""
+    a, b = PRIOR + np.asarray(successes), PRIOR + np.asarray(failures)
+    return np.asarray(special.betainc(a, b, top) - special.betainc(a, b, bottom))
 
 
 def _lower(successes: int, rollouts: int, error: float) -> float:

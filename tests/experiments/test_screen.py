@@ -87,6 +87,8 @@ def test_verdicts_agree_with_the_exact_success(tmp_path: Path, tiny: LanguageMod
     split = SplitModel(tiny.model, AdapterSpec(blocks=1))
     wrong = 0
     for row in made["queries"]:
+        if row["verdict"] == "undecided":
+            continue
         query = SUMS[row["number"]]
         whole = enumerate_responses(
             split,
@@ -98,7 +100,7 @@ def test_verdicts_agree_with_the_exact_success(tmp_path: Path, tiny: LanguageMod
         )
         p = float(whole.mass @ whole.rewards)
         where = "too hard" if p < 0.3 else "too easy" if p > 0.9 else "in range"
-        wrong += row["verdict"] not in (where, "undecided")
+        wrong += row["verdict"] != where
     assert wrong <= 4
     assert made["rollouts"] <= 1600 and made["in_range"] >= 2 and made["too_hard"] >= 2
     assert load_queries(tmp_path / "queries.jsonl") == [

@@ -18,8 +18,7 @@ from theory.screening import (
     in_range_p_value,
     interval,
     most_in_range,
-    promise,
-    rollouts_left,
+    nearest_verdict,
     verdict,
 )
 
@@ -184,29 +183,34 @@ def test_a_query_in_range_rarely_has_a_small_p_value(p: float) -> None:
         assert ever(lambda s, n, u=u: values[s, n] <= u, p, 60) <= u
 
 
-def test_promise_prefers_what_looks_in_range() -> None:
-    nothing, some, all_of_them = promise([0, 2, 20], [20, 20, 20], WANTED)
-    assert some > nothing > all_of_them
-    assert float(promise(3, 10, (0.0, 1.0))) == pytest.approx(1)
+def test_what_a_verdict_needs_is_about_what_it_then_takes() -> None:
+    """From a third of the way, for p well away from the bounds: within a factor 3 of the rollouts at which a query
+    whose successes come evenly has its verdict."""
+    for p, said in (
+        (0.08, "in range"),
+        (0.2, "in range"),
+        (0.3, "in range"),
+        (0.75, "too easy"),
+        (0.002, "too hard"),
+    ):
+        takes = next(n for n in range(1, 4000) if verdict(round(p * n), n, WANTED) == said)
+        n = takes // 3
+        _, needed = nearest_verdict(p * n, n, WANTED)
+        assert 1 / 3 < float(needed) / (takes - n) < 3, (p, takes)
 
 
-def test_what_a_verdict_still_needs_is_about_what_it_then_takes() -> None:
-    """From a tenth of the way, for p well inside the range: within a factor 2 of the rollouts at which a query whose
-    successes come evenly is called in range."""
-    for p in (0.08, 0.2, 0.3):
-        takes = next(n for n in range(1, 2000) if verdict(round(p * n), n, WANTED) == "in range")
-        n = max(5, takes // 10)
-        left = float(rollouts_left(p * n, n, WANTED))
-        assert 0.5 < left / (takes - n) < 2
-    borderline, clear, hopeless = rollouts_left([12, 10, 0], [400, 100, 300], WANTED)
-    assert clear == 1 and borderline > 400 and hopeless > 1e3
+def test_looks_go_where_a_verdict_is_had_soonest() -> None:
+    """One success of 8 before none of 8; both before a query at the very bound, however much is known of it."""
+    rate, needed = nearest_verdict([1, 0, 20, 8], [8, 8, 1000, 9], WANTED)
+    assert rate[3] > rate[0] > rate[1] > rate[2]
+    assert needed[0] < needed[1] and needed[2] > 1000
 
 
 @given(counts, st.sampled_from([WANTED, (0.0, 0.5), (0.3, 1.0)]))
-def test_what_is_left_is_a_number_whatever_was_seen(count, wanted) -> None:
-    left = rollouts_left(*count, wanted)
-    assert left >= 1 and not np.isnan(left)
-    assert verdict(*count, wanted) != "in range" or left == 1
+def test_what_is_needed_is_a_number_whatever_was_seen(count, wanted) -> None:
+    rate, needed = nearest_verdict(*count, wanted)
+    assert needed >= 1 and 0 <= rate <= 1
+    assert verdict(*count, wanted) == "undecided" or needed == 1
 
 
 @pytest.mark.parametrize(("population", "looked", "miss"), [(12, 5, 0.3), (9, 9, 0.05), (30, 4, 0.0)])
