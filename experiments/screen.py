@@ -25,7 +25,6 @@ from llm_bridge.queries import FIELDS, Query
 from llm_bridge.verifiers import score, verify
 from theory.screening import (
     Verdict,
-    in_range_p_value,
     interval,
     most_in_range,
     nearest_verdict,
@@ -165,24 +164,31 @@ class Screening:
 
     @property
     def planned(self) -> int:
-        """Number of queries that get a first visit whatever is seen: fixed beforehand, as `most_in_range` wants it."""
+        """Number of queries that get a first visit whatever is seen."""
         return min(len(self.queries), max(1, self.spec.budget // (2 * self.spec.batch)))
 
     def _next(self, order: Sequence[int], tallies: dict[int, Tally]) -> tuple[int, int] | None:
-        """(query, rollouts) of the next visit: the planned queries once each, in order; then where a verdict is had
-        soonest; then those beyond the plan. A visit is one batch, up to four where half of what it needs is more.
+        """(query, rollouts) of the next visit: the planned queries once each, in order; then, of those with a success, the
+        one whose verdict is had soonest; then a new query; then those without a success, the soonest had first.
+
+        A visit is one batch, and up to four where half of what the verdict needs is more.
         """
         spec = self.spec
+        new = (order[len(tallies)], spec.batch) if len(tallies) < len(order) else None
+        if new and len(tallies) < self.planned:
+            return new
         live = [i for i, t in tallies.items() if t.rollouts < spec.cap and self._verdict(t) == "undecided"]
-        if len(tallies) < self.planned or (not live and len(tallies) < len(order)):
-            return order[len(tallies)], spec.batch
+        seen = [i for i in live if tallies[i].successes]
+        if new and not seen:
+            return new
         if not live:
             return None
-        counts = [tallies[i].successes for i in live], [tallies[i].rollouts for i in live]
+        asked = seen or live
+        counts = [tallies[i].successes for i in asked], [tallies[i].rollouts for i in asked]
         rate, needed = nearest_verdict(*counts, spec.wanted, spec.error)
         best = int(np.argmax(rate))
         largest = max(spec.batch, min(4 * spec.batch, counts[1][best]))
-        return live[best], int(np.clip(needed[best] / 2, spec.batch, largest))
+        return asked[best], int(np.clip(needed[best] / 2, spec.batch, largest))
 
     def _verdict(self, tally: Tally) -> Verdict:
         return self._said(tally.successes, tally.rollouts)
@@ -238,8 +244,7 @@ class Screening:
         if found:
             with store.replacing(path) as temporary:
                 temporary.write_text("".join(_line(self.queries[row["number"]]) for row in found))
-        first = [tallies[i] for i in order[: self.planned]]
-        limit = self._limit([(t.successes, t.rollouts) for t in first])
+        limit = self._limit(order, tallies)
         counts = Counter(row["verdict"] for row in table)
         numbers = {
             "source": spec.source,
@@ -261,18 +266,22 @@ class Screening:
         store.write_json(self.out / "screen.json", numbers)
         return numbers | {"queries": table}
 
-    def _limit(self, counts: Sequence[tuple[int, int]]) -> int:
-        """95% limit of the set's queries in range: at two values of `in_range_p_value` fixed beforehand, the error
-        and what an even share of the budget leaves without a success, each at half of the 5%."""
+    def _limit(self, order: Sequence[int], tallies: dict[int, Tally]) -> int:
+        """95% limit of the set's queries in range; the least of two or three, which share the 5%.
+
+        Of the planned queries those count as kept that were not dropped; or those with a success on their first visit,
+        which a query in range lacks with probability at most (1 - low)^batch. The latter also for as many queries as
+        the whole budget can visit once: it holds where so little was promising that all of them were.
+        """
         spec = self.spec
-        values = [in_range_p_value(s, n, spec.wanted, spec.error) for s, n in counts]
-        even = min(spec.cap, spec.budget // self.planned // spec.batch * spec.batch)
-        at = sorted({spec.error, max(spec.error, in_range_p_value(0, even, spec.wanted, spec.error))})
-        return min(
-            most_in_range(sum(v > u for v in values), len(values), len(self.queries), u, 1 - 0.05 / len(at))
-            for u in at
-            if u < 1
-        )
+        dropped = sum(self._verdict(tallies[i]) in ("too hard", "too easy") for i in order[: self.planned])
+        ways = [(self.planned - dropped, self.planned, spec.error)]
+        for looked in sorted({self.planned, min(len(order), spec.budget // spec.batch)}):
+            first = (tallies.get(i, Tally()).rows[: spec.batch] for i in order[:looked])
+            silent = sum(len(rows) == spec.batch and not any(row["reward"] for row in rows) for rows in first)
+            ways.append((looked - silent, looked, (1 - spec.low) ** spec.batch))
+        level = 1 - 0.05 / len(ways)
+        return min(most_in_range(kept, looked, len(order), miss, level) for kept, looked, miss in ways)
 
     def _says(self, found: int, undecided: int, looked: int, limit: int) -> str:
         spec, size = self.spec, len(self.queries)
@@ -286,7 +295,7 @@ class Screening:
         left = f"{undecided} of them undecided" if undecided else "all of them decided"
         if limit == 0:
             return f"{none}, {left}; with 95% confidence none of this set's {size} is"
-        if limit >= size - (looked - undecided):
+        if limit >= size - (looked - undecided):  # no more than what is not ruled out one by one
             return f"{none}, {left}; too few rollouts to say how many are: raise --budget, or --p0"
         return f"{none}, {left}; with 95% confidence at most {limit} ({limit / size:.2g}) of this set's {size} are"
 

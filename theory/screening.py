@@ -114,22 +114,11 @@ def nearest_verdict(
     return np.asarray(rate), np.asarray(needed)
 
 
-def in_range_p_value(successes: int, rollouts: int, wanted: Range, error: float = 0.05) -> float:
-    """At any time, a query in range has a value <= u with probability at most u, for each u >= error.
-
-    error / 2 + 1 / E against p >= low; `error` where the query is too easy.
-    """
-    if evidence_above(successes, rollouts, wanted[1]) >= np.log(2 / error):
-        return error
-    hard = float(np.exp(-evidence_below(successes, rollouts, wanted[0]))) if wanted[0] > 0 else 1.0
-    return min(1.0, error / 2 + hard)
-
-
 def most_in_range(kept: int, looked: int, population: int, miss: float, level: float = 0.95) -> int:
     """Upper confidence limit of the number of queries in range in a set of `population`.
 
-    `looked` of them were drawn without replacement; a query in range is excluded with probability at most `miss`, on
-    its own rollouts; `kept` were not excluded. With J in range among those looked at, the number kept is at least
+    `looked` of them, a number fixed beforehand, were drawn without replacement; a query in range is excluded with
+    probability at most `miss`, on its own rollouts; `kept` were not excluded. With J in range among those looked at, the number kept is at least
     Bin(J, 1 - miss), J hypergeometric: the limit is the largest K with  P(kept or fewer | K) > 1 - level.
 
     Without replacement from many and none kept it is about population (1 - (1-level)^(1/looked)) / (1 - miss).

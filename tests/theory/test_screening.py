@@ -15,7 +15,6 @@ from scipy import integrate, special, stats
 from theory.screening import (
     evidence_above,
     evidence_below,
-    in_range_p_value,
     interval,
     most_in_range,
     nearest_verdict,
@@ -132,7 +131,6 @@ def test_open_ended_ranges() -> None:
     assert verdict(0, 4000, (0.0, 0.5)) == "undecided"
     assert verdict(1, 60, (0.0, 0.5)) == "in range"
     assert verdict(50, 50, (0.2, 1.0)) == "in range"
-    assert in_range_p_value(0, 4000, (0.0, 0.5)) == 1.0
 
 
 @pytest.mark.parametrize(
@@ -166,21 +164,6 @@ def test_how_many_failures_drop_a_query() -> None:
     for low in (0.02, 0.001):
         first = next(n for n in itertools.count(1) if verdict(0, n, (low, 0.5)) == "too hard")
         assert first * low == pytest.approx(x, rel=3 * low + 1e-3)
-
-
-@given(st.integers(0, 40), st.integers(1, 40))
-def test_p_values_agree_with_verdicts(s: int, n: int) -> None:
-    assume(s <= n)
-    dropped = verdict(s, n, WANTED) in ("too hard", "too easy")
-    assert (in_range_p_value(s, n, WANTED) <= 0.05) == dropped
-
-
-@pytest.mark.parametrize("p", [0.02, 0.1, 0.5])
-def test_a_query_in_range_rarely_has_a_small_p_value(p: float) -> None:
-    """P(value <= u at any of 60 looks) <= u, by enumeration, for the values a screening may exclude at."""
-    values = {(s, n): in_range_p_value(s, n, WANTED) for n in range(1, 61) for s in range(n + 1)}
-    for u in (0.05, 0.3, 0.8):
-        assert ever(lambda s, n, u=u: values[s, n] <= u, p, 60) <= u
 
 
 def test_what_a_verdict_needs_is_about_what_it_then_takes() -> None:
