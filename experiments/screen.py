@@ -168,8 +168,8 @@ class Screening:
         return min(len(self.queries), max(1, self.spec.budget // (2 * self.spec.batch)))
 
     def _next(self, order: Sequence[int], tallies: dict[int, Tally]) -> tuple[int, int] | None:
-        """(query, rollouts) of the next visit: the planned queries once each, in order; then, of those with a success, the
-        one whose verdict is had soonest; then a new query; then those without a success, the soonest had first.
+        """(query, rollouts) of the next visit: the planned queries once each, in order; then, of those with a success,
+        the one whose verdict is had soonest; then a new query; then those without a success, the soonest had first.
 
         A visit is one batch, and up to four where half of what the verdict needs is more.
         """
@@ -293,9 +293,8 @@ class Screening:
             )
         none = f"none found in range ({wanted}) among {looked} queries looked at"
         left = f"{undecided} of them undecided" if undecided else "all of them decided"
-        if limit == 0:
-            return f"{none}, {left}; with 95% confidence none of this set's {size} is"
-        if limit >= size - (looked - undecided):  # no more than what is not ruled out one by one
+        room = size - (looked - undecided)  # what is not ruled out one by one
+        if room and limit >= room:
             return f"{none}, {left}; too few rollouts to say how many are: raise --budget, or --p0"
         return f"{none}, {left}; with 95% confidence at most {limit} ({limit / size:.2g}) of this set's {size} are"
 

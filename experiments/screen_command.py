@@ -68,7 +68,7 @@ def screen(
             return
         _table(made["queries"])
         show("screen", {name: value for name, value in made.items() if name != "says"}, as_json)
-        Console().print(made["says"], highlight=False)
+        Console().print(made["says"], highlight=False, soft_wrap=True)
 
 
 def _range(text: str) -> tuple[float, float]:
@@ -84,12 +84,12 @@ def _range(text: str) -> tuple[float, float]:
 def _table(rows: list[dict[str, Any]]) -> None:
     """Those in range first, then by what is known of them; the tail of a long table is left to screen.parquet."""
     order = ["in range", "undecided", "too easy", "too hard"]
-    rows = sorted(rows, key=lambda row: (order.index(row["verdict"]), -row["low"], row["number"]))
+    rows = sorted(rows, key=lambda row: (order.index(row["verdict"]), -row["estimate"], row["number"]))
     columns = ("verdict", "estimate", "low", "high", "successes", "rollouts", "unparsable")
     table = Table("query", *columns, show_edge=False, pad_edge=False)
     for row in rows[:SHOWN]:
         table.add_row(row["name"] or row["query"][:40], *(text_of(row[name]) for name in columns))
-    console = Console()
+    console = Console(width=max(100, Console().width))
     console.print(table)
     if len(rows) > SHOWN:
         console.print(f"... and {len(rows) - SHOWN} more, in screen.parquet", highlight=False)

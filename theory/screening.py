@@ -118,8 +118,9 @@ def most_in_range(kept: int, looked: int, population: int, miss: float, level: f
     """Upper confidence limit of the number of queries in range in a set of `population`.
 
     `looked` of them, a number fixed beforehand, were drawn without replacement; a query in range is excluded with
-    probability at most `miss`, on its own rollouts; `kept` were not excluded. With J in range among those looked at, the number kept is at least
-    Bin(J, 1 - miss), J hypergeometric: the limit is the largest K with  P(kept or fewer | K) > 1 - level.
+    probability at most `miss`, on its own rollouts; `kept` were not excluded. With J in range among those looked at, J
+    hypergeometric, the number kept is at least Bin(J, 1 - miss): the limit is the largest K with
+    P(kept or fewer | K) > 1 - level.
 
     Without replacement from many and none kept it is about population (1 - (1-level)^(1/looked)) / (1 - miss).
     Errors: ValueError for counts that do not fit each other.

@@ -213,7 +213,7 @@ def test_queries_beyond_the_plan_are_looked_at_when_the_planned_are_decided(tmp_
 
 
 def test_none_found_says_how_many_there_can_be(tmp_path: Path) -> None:
-    """All 20 of a set of 20 dropped: with two in range both would be dropped at most .05^2 of the time, so at most one is.
+    """All 20 of a set of 20 dropped: of two in range both would be dropped at most .05^2 of the time; at most one is.
 
     40 of 1,000 without a success in 25 rollouts, at low = .1: (1 - (.05/3)^(1/40)) / (1 - .9^25) = 10.5%, less what is
     gained by drawing without replacement.
