@@ -52,7 +52,7 @@ Queries = Annotated[
     ),
 ]
 RuleName = Annotated[
-    str, typer.Option("--rule", help="Update rule: minimalist, rloo, dr-grpo, trl-grpo, verl-grpo, ...")
+    str, typer.Option("--rule", help="Update rule: minimalist, rloo, group-mean, trl-grpo, verl-grpo, ...")
 ]
 Rollouts = Annotated[int | None, typer.Option(help="Rollouts per query and round. Default: the rule's own.")]
 Rounds = Annotated[int, typer.Option(help="Updates per replica.")]

@@ -30,7 +30,7 @@ def simulate(
     exponent: Annotated[float | None, Flag(help="Of power_law: the j-th arm has mass ~ j^-exponent.")] = None,
     sigma: Annotated[float | None, Flag(help="Of log_normal: deviation of the log masses.")] = None,
     rule: Annotated[
-        str | None, Flag(help="Update rule by name: minimalist, rloo, dr-grpo, trl-grpo, verl-grpo, ...")
+        str | None, Flag(help="Update rule by name: minimalist, rloo, group-mean, trl-grpo, verl-grpo, ...")
     ] = None,
     eta: Annotated[float | None, Flag(help="Step size. Default 1.")] = None,
     rollouts: Annotated[int | None, Flag(help="Rollouts per round. Default: the rule's own.")] = None,

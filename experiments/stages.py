@@ -17,6 +17,7 @@ from experiments import store
 from experiments.forecast import Forecast, forecast
 from experiments.specs import RunSpec
 from experiments.store import Observed
+from llm_bridge.asked import Question
 from llm_bridge.models import LanguageModel, load_model
 from llm_bridge.probe import measure
 from llm_bridge.split import SplitModel
@@ -74,6 +75,10 @@ class Run:
         """An unparsable answer (outcome None) is paid like a wrong one."""
         return float(score([self.outcome_of(tokens)])[0])
 
+    @property
+    def question(self) -> Question:
+        return Question(self.prompt, self.reward_of, self.end_tokens)
+
     def probe(self) -> Probe:
         """The probe: from the folder, or measured on the base model and saved."""
         stage = self.spec.stage("probe")
@@ -129,12 +134,10 @@ class Run:
             return found
         trainer = Trainer(
             self.split,
-            self.prompt,
-            self.reward_of,
+            [self.question],
             self.spec.rule,
             replicas=self.spec.replicas,
             max_tokens=self.spec.max_tokens,
-            end_tokens=self.end_tokens,
             seed=self.spec.seed,
         )
         rows, seconds = self._resume(trainer, stage)

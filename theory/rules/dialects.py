@@ -81,6 +81,8 @@ PRESETS: dict[str, Rule] = {
     "minimalist": Rule(optimiser=_SGD),
     # arXiv 2402.14740: each rollout against the mean of the others, on-policy.
     "rloo": _plain(LeaveOneOut(), 4),
+    # Each rollout against the mean of its group, nothing else: GRPO (arXiv 2402.03300) without std, clip or length.
+    "group-mean": _plain(GroupMean(), 8),
     # arXiv 2310.10505: against the greedy response.
     "remax": _plain(Greedy(), 1),
     # arXiv 2602.02710: divided by the number of successes.

@@ -41,6 +41,7 @@ GOLDEN: dict[str, tuple[dict, float | None]] = {
     "psr": (RAW, 1.0),
     "nsr": ({n: (0.0, -1.0) for n in (2, 4, 8)}, 0.0),
     "w-reinforce": ({n: (0.1, -1.0) for n in (2, 4, 8)}, 0.1),
+    "group-mean": (MEAN, None),
     "dr-grpo": (MEAN, None),
     # std + 1e-4: .5 / .7072068 = .70701, .75 / .5001 = 1.4997, .875 / .3536534 = 2.47417
     "trl-grpo": ({2: (0.70701, -0.70701), 4: (1.4997, -0.4999), 8: (2.47417, -0.35345)}, None),
