@@ -61,6 +61,12 @@ Eta = Annotated[float, typer.Option(help="Step size of the optimiser.")]
 MaxTokens = Annotated[int, typer.Option(help="Longest response, in tokens.")]
 Seed = Annotated[int, typer.Option(help="Every random draw follows from it.")]
 ProbeRollouts = Annotated[int, typer.Option(help="Rollouts of the base model that measure the bandit.")]
+Precision = Annotated[
+    float | None,
+    typer.Option(
+        help="Stop probing where p0 is known to this relative half-width (95%), --probe-rollouts being the most."
+    ),
+]
 Device = Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")]
 DType = Annotated[str, typer.Option(help="float32, float64 or bfloat16 (which changes the policy a little).")]
 Source = Annotated[
@@ -134,6 +140,7 @@ def _register(name: str, act: Callable[[Any], dict[str, Any]], text: str) -> Non
         max_tokens: MaxTokens = 10,
         seed: Seed = 0,
         probe_rollouts: ProbeRollouts = 2048,
+        precision: Precision = None,
         device: Device = "cpu",
         dtype: DType = "float32",
         source: Source = "auto",
@@ -152,7 +159,7 @@ def _register(name: str, act: Callable[[Any], dict[str, Any]], text: str) -> Non
                     model=ModelSpec(name=model, device=device, dtype=dtype, source=source),  # pyright: ignore[reportArgumentType]
                     rule=preset(rule, eta=eta, rollouts=rollouts),
                     rounds=rounds, replicas=replicas, max_tokens=max_tokens, seed=seed,
-                    probe=ProbeSpec(rollouts=probe_rollouts),
+                    probe=ProbeSpec(rollouts=probe_rollouts, precision=precision),
                 )
                 for one in asked
             ]  # fmt: skip

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import tomli_w
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from llm_bridge.adapters import AdapterSpec
+from llm_bridge.probe import BATCH
 from llm_bridge.queries import Query
 from theory.rules.rule import Rule
 from theory.rules.spec import Spec
@@ -32,11 +33,27 @@ class ModelSpec(Spec):
 
 
 class ProbeSpec(Spec):
-    """How the base model is probed: N rollouts; where the tree is cut (expected visits of the N)."""
+    """How the base model is probed: N rollouts; where the tree is cut (expected visits of the N).
+
+    precision: relative half-width of p0's 95% interval at which the probe may stop early, `rollouts` being the most.
+    """
 
     rollouts: Count = 2048
     cut: Annotated[float, Field(ge=0)] = 5.0
     leaf_cut: Annotated[float, Field(ge=0)] = 3.0
+    # Left out where there is none, so that older probes keep their hash.
+    precision: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None, exclude_if=lambda precision: precision is None
+    )
+
+    @model_validator(mode="after")
+    def _stoppable(self) -> ProbeSpec:
+        if self.precision is not None and self.rollouts <= BATCH:
+            raise ValueError(
+                f"precision {self.precision:g} changes nothing in {self.rollouts} rollouts, which are one batch of at "
+                f"most {BATCH}; raise rollouts (--probe-rollouts), or leave precision out"
+            )
+        return self
 
 
 class ForecastSpec(Spec):

@@ -97,6 +97,7 @@ class Run:
             seed=self.spec.seed,
             cut=self.spec.probe.cut,
             leaf_cut=self.spec.probe.leaf_cut,
+            precision=self.spec.probe.precision,
             # Wrong paths too, though a raw reward never pulls them: what stays in a rest moves as one arm, while
             # its tokens in truth move apart, and the forecast comes out too high late (`late_errors`).
             keep="all",
