@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments import law_command, screen_command, simulate_command
-from experiments.console import Json, bars, errors, reporting, show, text_of
+from experiments.console import Json, Size, Split, bars, errors, reporting, show, text_of
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -47,7 +47,8 @@ Stop = Annotated[
 Queries = Annotated[
     str | None,
     typer.Option(
-        help='JSONL or Parquet file, rows {"query": ..., "answer": ...}; or builtin; or reasoning-gym:NAME. '
+        help='JSONL or Parquet file, rows {"query": ..., "answer": ...}; or builtin; reasoning-gym:NAME; '
+        "gsm8k or math, from the hub or a file (gsm8k:FILE). "
         "Makes a folder per query, and summary.json."
     ),
 ]
@@ -131,6 +132,8 @@ def _register(name: str, act: Callable[[Any], dict[str, Any]], text: str) -> Non
         verifier: VerifierName = None,
         stop: Stop = None,
         queries: Queries = None,
+        size: Size = None,
+        split: Split = None,
         model: Model = "smollm2-135m",
         rule: RuleName = "minimalist",
         rollouts: Rollouts = None,
@@ -152,7 +155,7 @@ def _register(name: str, act: Callable[[Any], dict[str, Any]], text: str) -> Non
             from llm_bridge.models import load_model
             from theory.rules.dialects import preset
 
-            asked = _queries(query, answer, verifier, stop, queries, seed)
+            asked = _queries(query, answer, verifier, stop, queries, seed, size, split)
             specs = [
                 RunSpec(
                     query=one,
@@ -222,16 +225,20 @@ def _queries(
     stop: str | None,
     many: str | None,
     seed: int,
+    size: int | None = None,
+    split: str | None = None,
 ) -> list[Any]:
     """The queries asked; a verifier that is given takes the place of each query's own."""
     from llm_bridge.queries import DEFAULT, Query, parse_source
 
     if stop is not None and query is None:
         raise ValueError("--stop is of --query; with --queries, give each row a field stop")
+    if many is None and (size, split) != (None, None):
+        raise ValueError("--size and --split are of --queries; give it, or leave them out")
     if many is not None:
         if query is not None or answer is not None:
             raise ValueError("--queries and --query/--answer exclude each other; give one of them")
-        asked = parse_source(many, seed=seed)
+        asked = parse_source(many, seed=seed, size=size, split=split)
     elif query is None and answer is None:
         asked = [DEFAULT]
     elif query is None or answer is None:

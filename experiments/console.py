@@ -22,9 +22,17 @@ from rich.progress import (
 from rich.table import Table
 
 from experiments.warning import ForecastWarning
+from llm_bridge.warning import QueryWarning
 
 errors = Console(stderr=True)
 
+Size = Annotated[
+    int | None,
+    typer.Option(help="So many of the queries, drawn with the seed. Default: all; of reasoning-gym 10."),
+]
+Split = Annotated[
+    str | None, typer.Option(help="Of gsm8k or math from the hub: train or test. Default: test.")
+]
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON object to standard output, and nothing else there.")
 ]
@@ -40,7 +48,8 @@ def reporting(as_json: bool) -> Iterator[None]:
     with warnings.catch_warnings():
         # What libraries warn their developers of is not for the user of a command.
         warnings.simplefilter("ignore")
-        warnings.simplefilter("always", ForecastWarning)
+        for category in (ForecastWarning, QueryWarning):
+            warnings.simplefilter("always", category)
         warnings.showwarning = tell  # pyright: ignore[reportAttributeAccessIssue]
         try:
             yield

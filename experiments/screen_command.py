@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from experiments.console import Json, bars, reporting, show, text_of
+from experiments.console import Json, Size, Split, bars, reporting, show, text_of
 
 Flag = typer.Option
 SHOWN = 24
@@ -20,9 +20,11 @@ def screen(
     queries: Annotated[
         str,
         Flag(
-            help="gsm8k:FILE, math:FILE, reasoning-gym:NAME, builtin, or a JSONL or Parquet file, as of overlay."
+            help="builtin, a file of queries, reasoning-gym:NAME, gsm8k or math (from the hub), gsm8k:FILE, math:FILE."
         ),
     ],
+    size: Size = None,
+    split: Split = None,
     p0: Annotated[str, Flag(help="LOW:HIGH, the base success wanted.")] = "0.02:0.5",
     budget: Annotated[int, Flag(help="Rollouts in all.")] = 2000,
     verifier: Annotated[str | None, Flag(help="Judge by this one, in place of each query's own.")] = None,
@@ -53,7 +55,7 @@ def screen(
         from experiments.specs import ModelSpec
         from llm_bridge.queries import parse_source
 
-        asked = parse_source(queries, seed=seed)
+        asked = parse_source(queries, seed=seed, size=size, split=split)
         asked = asked if verifier is None else [one.judged_by(verifier) for one in asked]
         low, high = _range(p0)
         spec = ScreenSpec(
