@@ -1,4 +1,4 @@
-"""The command line: `onearm simulate | law | screen | probe | forecast | train | overlay | explain | doctor`."""
+"""The command line, `onearm`: one command per stage of the work; `onearm --help` lists them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from experiments import law_command, screen_command, simulate_command
+from experiments import contexts_command, law_command, screen_command, simulate_command
 from experiments.console import Json, Size, Split, bars, errors, reporting, show, text_of
 
 app = typer.Typer(
@@ -62,6 +62,12 @@ Eta = Annotated[float, typer.Option(help="Step size of the optimiser.")]
 MaxTokens = Annotated[int, typer.Option(help="Longest response, in tokens.")]
 Seed = Annotated[int, typer.Option(help="Every random draw follows from it.")]
 ProbeRollouts = Annotated[int, typer.Option(help="Rollouts of the base model that measure the bandit.")]
+AdapterBlocks = Annotated[
+    str | None,
+    typer.Option(
+        help="Blocks from the top that are trained: a number, or all. Default: 4, of tiny-arithmetic all."
+    ),
+]
 Precision = Annotated[
     float | None,
     typer.Option(
@@ -82,6 +88,7 @@ def main() -> None:
 
 
 app.command()(simulate_command.simulate)
+app.command()(contexts_command.contexts)
 app.add_typer(law_command.app, name="law")
 app.command()(screen_command.screen)
 
@@ -147,11 +154,13 @@ def _register(name: str, act: Callable[[Any], dict[str, Any]], text: str) -> Non
         device: Device = "cpu",
         dtype: DType = "float32",
         source: Source = "auto",
+        adapter_blocks: AdapterBlocks = None,
         out: Out = Path(f"runs/{name}"),
         as_json: Json = False,
     ) -> None:
         with reporting(as_json):
             from experiments.specs import ModelSpec, ProbeSpec, RunSpec
+            from llm_bridge.adapters import AdapterSpec
             from llm_bridge.models import load_model
             from theory.rules.dialects import preset
 
@@ -163,6 +172,7 @@ def _register(name: str, act: Callable[[Any], dict[str, Any]], text: str) -> Non
                     rule=preset(rule, eta=eta, rollouts=rollouts),
                     rounds=rounds, replicas=replicas, max_tokens=max_tokens, seed=seed,
                     probe=ProbeSpec(rollouts=probe_rollouts, precision=precision),
+                    **({} if adapter_blocks is None else {"adapter": AdapterSpec(blocks=adapter_blocks)}),  # pyright: ignore[reportArgumentType]
                 )
                 for one in asked
             ]  # fmt: skip

@@ -51,7 +51,8 @@ def screen(
     Example: onearm screen --queries builtin --p0 0.05:0.5 --budget 1000 --out runs/screen
     """
     with reporting(as_json):
-        from experiments.screen import Screening, ScreenSpec, digest_of
+        from experiments.screen import Screening
+        from experiments.screen_spec import ScreenSpec, digest_of
         from experiments.specs import ModelSpec
         from llm_bridge.queries import parse_source
 

@@ -17,8 +17,9 @@ from llm_bridge.queries import Query
 from theory.rules.rule import Rule
 from theory.rules.spec import Spec
 
-Kind = TypeVar("Kind", bound="FolderSpec")
 Count = Annotated[int, Field(ge=1)]
+F = TypeVar("F", bound="FileSpec")
+SHALLOW = ("tiny-arithmetic",)
 TREE = 3
 """Raised whenever a probe's rollouts make another tree than before: results of older trees are made again."""
 
@@ -64,21 +65,27 @@ class ForecastSpec(Spec):
     members: Annotated[int, Field(ge=2)] = 800
 
 
-class FolderSpec(Spec):
-    """What a folder of results is of: written beside them, and compared before they are gone on with."""
+def default_adapter(fields: dict[str, Any]) -> AdapterSpec:
+    """Of a spec's model: the last 4 blocks, or all where the model of the registry has fewer."""
+    model = fields.get("model")
+    return AdapterSpec(blocks="all") if model is not None and model.name in SHALLOW else AdapterSpec()
+
+
+class FileSpec(Spec):
+    """A spec that a run folder is named by: spec.toml."""
 
     def write(self, path: Path) -> None:
         path.write_text(tomli_w.dumps(_without_none(self.model_dump(mode="json"))))
 
     @classmethod
-    def read(cls: type[Kind], path: Path) -> Kind:
+    def read(cls: type[F], path: Path) -> F:
         """Errors: ValueError naming the file and the field."""
         try:
             return cls.model_validate(tomllib.loads(path.read_text()))
         except (tomllib.TOMLDecodeError, ValidationError) as error:
             raise ValueError(f"{path}: {error}") from error
 
-    def differences(self, other: FolderSpec) -> list[str]:
+    def differences(self, other: FileSpec) -> list[str]:
         """Fields in which two specs differ, as 'field: old -> new'."""
         mine, theirs = _flat(self.model_dump(mode="json")), _flat(other.model_dump(mode="json"))
         return [
@@ -87,14 +94,19 @@ class FolderSpec(Spec):
             if mine.get(key) != theirs.get(key)
         ]
 
+    def digest(self, leave_out: set[str]) -> str:
+        """12 hex digits that change with any field but those left out."""
+        data = self.model_dump(mode="json", exclude=leave_out) | {"tree": TREE}
+        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:12]
 
-class RunSpec(FolderSpec):
+
+class RunSpec(FileSpec):
     """One query, one model, one rule: what `onearm overlay` forecasts, trains and compares."""
 
     query: Query
     model: ModelSpec = ModelSpec()
     rule: Rule
-    adapter: AdapterSpec = AdapterSpec()
+    adapter: AdapterSpec = Field(default_factory=default_adapter)
     rounds: Count = 80
     replicas: Annotated[int, Field(ge=2)] = 32
     max_tokens: Count = 10
@@ -124,18 +136,13 @@ class RunSpec(FolderSpec):
         data = self.model_dump(mode="json", include=fields)
         if name != "train":
             data["tree"] = TREE
-        return digest(data)
-
-
-def digest(data: Any) -> str:
-    """12 hex digits of JSON-able data."""
-    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:12]
+        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _without_none(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _without_none(v) for k, v in value.items() if v is not None}
-    return value
+    return [_without_none(v) for v in value] if isinstance(value, list) else value
 
 
 def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -14,8 +14,7 @@ Factors = dict[str, tuple[Tensor, Tensor]]
 
 
 class AdapterSpec(BaseModel):
-    """W x + (scale / rank) B A x on every linear map of the last `blocks` blocks, or of all
-    where there are fewer (LoRA, arXiv 2106.09685).
+    """W x + (scale / rank) B A x on every linear map of the last `blocks` blocks, or of all (LoRA, arXiv 2106.09685).
 
     A is drawn once from the spec's seed, uniform on +-1/sqrt(inputs), and is the same for every replica; B
     starts at zero, so that the adapted model is the base model and only B has a gradient there.
@@ -30,7 +29,7 @@ class AdapterSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     rank: Annotated[int, Field(ge=1)] = 8
-    blocks: Annotated[int, Field(ge=1)] = 4
+    blocks: Annotated[int, Field(ge=1)] | Literal["all"] = 4
     scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 8.0
     seed: int = 0
     trained: Literal["up", "both"] = "up"

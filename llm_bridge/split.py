@@ -60,6 +60,7 @@ class SplitModel:
 
     Valid when: the model is of the Llama layout (`base_model.layers`, `base_model.norm`, `lm_head`); windows of
     sliding attention and scaled embeddings are the model's own code and stay as they are.
+    Errors: ValueError for a model of another layout, or with fewer blocks than are to be adapted.
     """
 
     def __init__(self, model: PreTrainedModel, spec: AdapterSpec) -> None:
@@ -70,7 +71,13 @@ class SplitModel:
                 "use a model of the Llama layout (Llama, Qwen2, SmolLM2, OLMo-2, Gemma 3, ...)"
             )
         depth = len(body.layers)
-        first = max(0, depth - spec.blocks)
+        blocks = depth if spec.blocks == "all" else spec.blocks
+        if blocks > depth:
+            raise ValueError(
+                f"adapter.blocks is {blocks}, but the model has {depth} blocks; give at most {depth}, or all "
+                "(--adapter-blocks all)"
+            )
+        first = depth - blocks
         self.trunk = Stage(model, 0, first, closing=False)
         self.head = Stage(model, first, depth, closing=True)
         self.output: Any = model.get_output_embeddings()

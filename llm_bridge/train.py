@@ -42,10 +42,11 @@ class Round:
     """What one round did, in rows: replica by replica, its batch's queries in order, n rollouts each.
 
     Arguments:
-        query: (R,) index of the training query that the row answers.
+        replica, query: (R,) whose rollout the row is, and the index of the training query that it answers.
     """
 
     number: int
+    replica: NDArray[np.int64]
     query: NDArray[np.int64]
     tokens: list[Tokens]
     rewards: NDArray[np.float64]
@@ -140,7 +141,9 @@ class Trainer:
             self._update(rolled, query, weights.flatten(0, 1), bonus.flatten(0, 1))
         self.rule_state = memory
         logprob = rolled.logprobs.sum(axis=1)
-        done = Round(self.round, query, tokens, rewards, logprob, time.perf_counter() - started)
+        replica = np.arange(self.replicas).repeat(self.rows_each)
+        seconds = time.perf_counter() - started
+        done = Round(self.round, replica, query, tokens, rewards, logprob, seconds)
         self.round += 1
         self.whole = True
         return done

@@ -13,7 +13,8 @@ from scipy import stats
 from typer.testing import CliRunner
 
 from experiments.cli import app
-from experiments.screen import Screening, ScreenSpec, digest_of
+from experiments.screen import Screening
+from experiments.screen_spec import ScreenSpec, digest_of
 from experiments.specs import ModelSpec
 from llm_bridge.adapters import AdapterSpec
 from llm_bridge.models import LanguageModel, load_model

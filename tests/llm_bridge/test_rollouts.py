@@ -124,8 +124,12 @@ def test_streams_are_uniform_across_replicas_and_rounds() -> None:
     assert stats.kstest(probe, "uniform").pvalue > 0.001
 
 
-def test_blocks_beyond_the_model_mean_all_of_them(tiny) -> None:
-    split = SplitModel(tiny.model, AdapterSpec(rank=2, blocks=9))
+def test_blocks_beyond_the_model_are_an_error_and_all_are_all(tiny) -> None:
+    with pytest.raises(
+        ValueError, match=r"adapter.blocks is 3, but the model has 2 blocks; .*--adapter-blocks all"
+    ):
+        SplitModel(tiny.model, AdapterSpec(rank=2, blocks=3))
+    split = SplitModel(tiny.model, AdapterSpec(rank=2, blocks="all"))
     assert len(split.trunk.blocks) == 0
     prompt = read_prompt(split, tiny.encode_prompt("3+4="))
     got = rolled(split, prompt, split.adapters.fresh(1), torch.zeros(3, dtype=torch.long))
