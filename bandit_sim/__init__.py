@@ -3,6 +3,7 @@
 from bandit_sim.arm_classes import ArmClasses
 from bandit_sim.arms import Arms, ParticleArms, TreeArms
 from bandit_sim.contexts import Contexts
+from bandit_sim.displacement import displacement
 from bandit_sim.engines import AnyArms
 from bandit_sim.expected import expected_step
 from bandit_sim.forest import forest, synthetic_forest
@@ -20,6 +21,7 @@ __all__ = [
     "ParticleArms",
     "TokenTree",
     "TreeArms",
+    "displacement",
     "expected_step",
     "forest",
     "replay",

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments import scores, store
+from experiments.drift import foretold_drift
 from experiments.forecast import ENGINES, Forecast, predicted_success
 from experiments.scores import Interval, smooth
 from experiments.smoothing import default_width
@@ -67,6 +68,7 @@ def foretell(run: Run) -> dict[str, Any]:
         **_times("time_to_double_forecast", scores.crossing_interval(members, 2 * probe.p0)),
         **_times("time_to_half_forecast", scores.crossing_interval(members, 0.5)),
         "success_at_end": float(made.success["kernel"][-1]),
+        **_drift(foretold_drift(run)),
         "seconds_probe": probe.meta["seconds"],
         "seconds_simulate": made.seconds,
         "tokens_probe": probe.meta["tokens"],
@@ -183,6 +185,12 @@ def pooled(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "residual_z": scores.pooled_z([row["residual_z"] for row in counted]),
         "residual_z_windows": [scores.pooled_z(column) for column in windows.T],
     }
+
+
+def _drift(looks: list[dict[str, Any]] | None) -> dict[str, Any]:
+    """Network less linearisation, as a share of the foretold rise, half-way and at the end."""
+    shares = [None, None] if looks is None else [look["drift_of_rise"] for look in (looks[0], looks[-1])]
+    return {"drift_of_rise_half": shares[0], "drift_of_rise_end": shares[1]}
 
 
 def _times(name: str, interval: Interval) -> dict[str, float | None]:

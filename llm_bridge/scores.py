@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from llm_bridge.adapters import Factors
@@ -47,6 +49,43 @@ def atom_scores(
             progress(done, len(atoms))
     scores = torch.cat(blocks)[torch.argsort(torch.tensor(order))]
     return scores
+
+
+def displaced(
+    split: SplitModel,
+    prompt: Prompt,
+    atoms: Sequence[Atom],
+    shares: NDArray[np.floating],
+    *,
+    chunk: int = 32,
+    progress: Callable[[int, int], None] | None = None,
+) -> Factors:
+    """Factors of S replicas at  theta_0 + sum_m shares_sm g(m),  g the scores at the base model.
+
+    No score is stored: a chunk of atoms is read once and differentiated along every replica's shares.
+
+    Arguments:
+        shares: (S, M) how much of each atom's score a replica has moved along.
+    """
+    base = split.adapters.fresh(1)
+    leaves = split.adapters.trainable(base)
+    totals = [torch.zeros(len(shares), *leaf.shape[1:]).to(leaf) for leaf in leaves]
+    order = sorted(range(len(atoms)), key=lambda i: len(atoms[i].tokens))
+    for first in range(0, len(order), chunk):
+        part = order[first : first + chunk]
+        own = {name: tuple(x.expand(len(part), -1, -1) for x in pair) for name, pair in base.items()}
+        logs = _log_probabilities(split, prompt, own, [atoms[i] for i in part])  # pyright: ignore[reportArgumentType]
+        for s, row in enumerate(torch.from_numpy(np.asarray(shares)[:, part])):
+            grads = torch.autograd.grad(logs, leaves, row.to(logs), retain_graph=s + 1 < len(shares))
+            for total, grad in zip(totals, grads, strict=True):
+                total[s] += grad[0]
+        if progress is not None:
+            progress(first + len(part), len(order))
+    moved = split.adapters.fresh(len(shares))
+    with torch.no_grad():
+        for parameter, total in zip(split.adapters.trainable(moved), totals, strict=True):
+            parameter += total
+    return moved
 
 
 def gram(scores: Tensor) -> Tensor:

@@ -1,0 +1,80 @@
+"""Where simulated replicas end up, in the coordinates of the scores: theta = theta_0 + sum_e alpha_e g(e)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from bandit_sim.arms import TreeArms
+from bandit_sim.engines import tree_kernel
+from bandit_sim.keys import root_key, round_key
+from bandit_sim.step import Carry, ascend, batch_of, check_pair, draw, knobs_of, luck_of, push, start
+from bandit_sim.verifiers import Clean
+from theory.rules.rule import Rule
+
+
+def displacement(
+    arms: TreeArms, rule: Rule, rounds: int, seeds: int, key: int | jax.Array
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """alpha and f = K alpha, (S, E) each, of replicas after `rounds` updates, in the arms' order of edges.
+
+    A pull moves the parameters along  sum_e c_e g(e), so a network can be put where the simulation has gone.
+
+    Arguments: as those of `bandit_sim.simulate`; the draws are its, so seed s ends where it would end there.
+    Errors: ValueError for counts below 1, or an optimiser that no kernel engine carries.
+    Source: design of this project, section 2 (relinearise).
+    Valid when: the optimiser is linear in the gradient, and no entropy bonus or moving reference is asked for.
+    """
+    for name, count in (("rounds", rounds), ("seeds", seeds)):
+        if count < 1:
+            raise ValueError(f"{name} = {count}; give at least 1")
+    check_pair(tree_kernel, rule)
+    if not carried(rule):
+        raise ValueError(
+            f"entropy {rule.entropy.kind}, kl refresh {rule.kl.refresh}, epochs {rule.epochs}: give a rule without "
+            "bonus, moving reference and further epochs"
+        )
+    alpha = _alpha(arms, rule, rounds, root_key(key), jnp.arange(seeds, dtype=jnp.uint32))
+    alpha = np.asarray(alpha, np.float64)
+    return alpha, alpha @ np.asarray(arms.kernel, np.float64).T
+
+
+def carried(rule: Rule) -> bool:
+    """Whether a displacement can carry the rule."""
+    plain = rule.entropy.kind == "none" and rule.kl.refresh is None and rule.epochs == 1
+    return plain and rule.optimiser.linear
+
+
+@partial(jax.jit, static_argnames=("rule", "rounds"))
+def _alpha(arms: TreeArms, rule: Rule, rounds: int, root: jax.Array, seeds: jax.Array) -> jax.Array:
+    engine: Any = tree_kernel
+    kernel = jnp.asarray(arms.kernel)
+    # With the identity for a kernel a direction is the push c itself.
+    bare = replace(arms, kernel=jnp.eye(kernel.shape[0], dtype=kernel.dtype))
+    knobs = knobs_of(rule, kernel.dtype)
+
+    def one_seed(seed: jax.Array) -> jax.Array:
+        seed_key = jax.random.fold_in(root, seed)
+        begin = start(engine, rule, arms, knobs)
+
+        def one_round(held: tuple[jax.Array, Any, Any], number: jax.Array) -> tuple[Any, None]:
+            alpha, optimiser, memory = held
+            state = begin.state + kernel @ alpha
+            luck = luck_of(engine, rule, Clean(), arms, round_key(seed_key, number), state.dtype)
+            draws = draw(engine, rule, Clean(), arms, state, luck, knobs)
+            carry = Carry(state, optimiser, memory, begin.reference, None)
+            batch = batch_of(engine, rule, arms, carry, draws)
+            pushed, memory = push(engine, rule, bare, state, memory, batch, draws)
+            alpha, optimiser = ascend(rule, alpha, optimiser, pushed.direction, knobs)
+            return (alpha, optimiser, memory), None
+
+        held = (jnp.zeros_like(begin.state), begin.optimiser, begin.memory)
+        return jax.lax.scan(one_round, held, jnp.arange(rounds, dtype=jnp.uint32))[0][0]
+
+    return jax.vmap(one_seed)(seeds)
