@@ -1,4 +1,4 @@
-"""The command line: `onearm simulate | contexts | law | probe | forecast | train | overlay | explain | export ...`."""
+"""The command line, `onearm`: one command per stage of the work; `onearm --help` lists them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from experiments import contexts_command, export, law_command, simulate_command
-from experiments.console import Json, bars, errors, reporting, show, text_of
+from experiments import contexts_command, export, law_command, screen_command, simulate_command
+from experiments.console import Json, Size, Split, bars, errors, reporting, show, text_of
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -47,7 +47,8 @@ Stop = Annotated[
 Queries = Annotated[
     str | None,
     typer.Option(
-        help='JSONL or Parquet file, rows {"query": ..., "answer": ...}; or builtin; or reasoning-gym:NAME. '
+        help='JSONL or Parquet file, rows {"query": ..., "answer": ...}; or builtin; reasoning-gym:NAME; '
+        "gsm8k or math, from the hub or a file (gsm8k:FILE). "
         "Makes a folder per query, and summary.json."
     ),
 ]
@@ -61,6 +62,18 @@ Eta = Annotated[float, typer.Option(help="Step size of the optimiser.")]
 MaxTokens = Annotated[int, typer.Option(help="Longest response, in tokens.")]
 Seed = Annotated[int, typer.Option(help="Every random draw follows from it.")]
 ProbeRollouts = Annotated[int, typer.Option(help="Rollouts of the base model that measure the bandit.")]
+AdapterBlocks = Annotated[
+    str | None,
+    typer.Option(
+        help="Blocks from the top that are trained: a number, or all. Default: 4, of tiny-arithmetic all."
+    ),
+]
+Precision = Annotated[
+    float | None,
+    typer.Option(
+        help="Stop probing where p0 is known to this relative half-width (95%), --probe-rollouts being the most."
+    ),
+]
 Device = Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")]
 DType = Annotated[str, typer.Option(help="float32, float64 or bfloat16 (which changes the policy a little).")]
 Source = Annotated[
@@ -78,6 +91,7 @@ app.command()(simulate_command.simulate)
 app.command()(contexts_command.contexts)
 app.command("export")(export.command)
 app.add_typer(law_command.app, name="law")
+app.command()(screen_command.screen)
 
 
 def _probe(run: Any) -> dict[str, Any]:
@@ -126,6 +140,8 @@ def _register(name: str, act: Callable[[Any], dict[str, Any]], text: str) -> Non
         verifier: VerifierName = None,
         stop: Stop = None,
         queries: Queries = None,
+        size: Size = None,
+        split: Split = None,
         model: Model = "smollm2-135m",
         rule: RuleName = "minimalist",
         rollouts: Rollouts = None,
@@ -135,25 +151,29 @@ def _register(name: str, act: Callable[[Any], dict[str, Any]], text: str) -> Non
         max_tokens: MaxTokens = 10,
         seed: Seed = 0,
         probe_rollouts: ProbeRollouts = 2048,
+        precision: Precision = None,
         device: Device = "cpu",
         dtype: DType = "float32",
         source: Source = "auto",
+        adapter_blocks: AdapterBlocks = None,
         out: Out = Path(f"runs/{name}"),
         as_json: Json = False,
     ) -> None:
         with reporting(as_json):
             from experiments.specs import ModelSpec, ProbeSpec, RunSpec
+            from llm_bridge.adapters import AdapterSpec
             from llm_bridge.models import load_model
             from theory.rules.dialects import preset
 
-            asked = _queries(query, answer, verifier, stop, queries, seed)
+            asked = _queries(query, answer, verifier, stop, queries, seed, size, split)
             specs = [
                 RunSpec(
                     query=one,
                     model=ModelSpec(name=model, device=device, dtype=dtype, source=source),  # pyright: ignore[reportArgumentType]
                     rule=preset(rule, eta=eta, rollouts=rollouts),
                     rounds=rounds, replicas=replicas, max_tokens=max_tokens, seed=seed,
-                    probe=ProbeSpec(rollouts=probe_rollouts),
+                    probe=ProbeSpec(rollouts=probe_rollouts, precision=precision),
+                    **({} if adapter_blocks is None else {"adapter": AdapterSpec(blocks=adapter_blocks)}),  # pyright: ignore[reportArgumentType]
                 )
                 for one in asked
             ]  # fmt: skip
@@ -216,16 +236,20 @@ def _queries(
     stop: str | None,
     many: str | None,
     seed: int,
+    size: int | None = None,
+    split: str | None = None,
 ) -> list[Any]:
     """The queries asked; a verifier that is given takes the place of each query's own."""
     from llm_bridge.queries import DEFAULT, Query, parse_source
 
     if stop is not None and query is None:
         raise ValueError("--stop is of --query; with --queries, give each row a field stop")
+    if many is None and (size, split) != (None, None):
+        raise ValueError("--size and --split are of --queries; give it, or leave them out")
     if many is not None:
         if query is not None or answer is not None:
             raise ValueError("--queries and --query/--answer exclude each other; give one of them")
-        asked = parse_source(many, seed=seed)
+        asked = parse_source(many, seed=seed, size=size, split=split)
     elif query is None and answer is None:
         asked = [DEFAULT]
     elif query is None or answer is None:

@@ -22,9 +22,17 @@ from rich.progress import (
 from rich.table import Table
 
 from experiments.warning import ForecastWarning
+from llm_bridge.warning import CacheWarning, QueryWarning
 
 errors = Console(stderr=True)
 
+Size = Annotated[
+    int | None,
+    typer.Option(help="So many of the queries, drawn with the seed. Default: all; of reasoning-gym 10."),
+]
+Split = Annotated[
+    str | None, typer.Option(help="Of gsm8k or math from the hub: train or test. Default: test.")
+]
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON object to standard output, and nothing else there.")
 ]
@@ -40,7 +48,8 @@ def reporting(as_json: bool) -> Iterator[None]:
     with warnings.catch_warnings():
         # What libraries warn their developers of is not for the user of a command.
         warnings.simplefilter("ignore")
-        warnings.simplefilter("always", ForecastWarning)
+        for category in (ForecastWarning, QueryWarning, CacheWarning):
+            warnings.simplefilter("always", category)
         warnings.showwarning = tell  # pyright: ignore[reportAttributeAccessIssue]
         try:
             yield
@@ -52,9 +61,29 @@ def reporting(as_json: bool) -> Iterator[None]:
         except (ValueError, ImportError, OSError) as error:
             _fail(str(error), as_json)
             raise typer.Exit(2) from None
+        except (RuntimeError, MemoryError) as error:
+            if not _out_of_memory(error):
+                raise
+            _fail(
+                f"out of memory: {(str(error).strip() or type(error).__name__).splitlines()[0]}\nlower what is held at "
+                "once: --replicas and --rollouts (training), --max-tokens, --probe-rollouts (probe and its scores), "
+                "--batch (screen); or use --dtype bfloat16",
+                as_json,
+            )
+            raise typer.Exit(2) from None
         except KeyboardInterrupt:
             errors.print("stopped; the same command goes on from here", highlight=False)
             raise typer.Exit(130) from None
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Of Python, NumPy, torch (whose CPU allocator has no class for it) or XLA; found without importing any."""
+    said = str(error).lower()
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or any(words in said for words in ("can't allocate memory", "out of memory", "resource_exhausted"))
+    )
 
 
 def _fail(message: str, as_json: bool) -> None:

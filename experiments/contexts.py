@@ -17,7 +17,7 @@ from bandit_sim import forest, simulate
 from experiments import checkpoint, store
 from experiments.forecast import largest_step, warn_of_step
 from experiments.scores import ensemble_of_means
-from experiments.specs import Count, FileSpec, ForecastSpec, ModelSpec, ProbeSpec
+from experiments.specs import Count, FileSpec, ForecastSpec, ModelSpec, ProbeSpec, default_adapter
 from experiments.stages import Progress, question_of, rows_of, split_of
 from llm_bridge.adapters import AdapterSpec
 from llm_bridge.joint_probe import measure_jointly
@@ -58,7 +58,7 @@ class ContextsSpec(FileSpec):
     held_out: HeldOut | None = None
     model: ModelSpec = ModelSpec()
     rule: Rule
-    adapter: AdapterSpec = AdapterSpec()
+    adapter: AdapterSpec = Field(default_factory=default_adapter)
     rounds: Count = 40
     replicas: Annotated[int, Field(ge=2)] = 16
     max_tokens: Count = 10

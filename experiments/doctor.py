@@ -29,6 +29,7 @@ def examine() -> list[Check]:
         *(_package(name) for name in ("jax", "torch", "transformers")),
         _device(),
         *_wheels(),
+        *_extras(),
         _cache(),
         _memory(),
     ]
@@ -73,12 +74,31 @@ def _wheel(wheel: Wheel) -> Check:
     return Check(wheel.name, True, f"{wheel.file} from {wheel.pip}", needed=needed)
 
 
+EXTRAS = {
+    "datasets": ("data", "GSM8K and MATH from the hub; local files need nothing"),
+    "reasoning-gym": ("tasks", "procedural queries by name"),
+    "trl": ("trl", "agreement with its trainers"),
+}
+
+
+def _extras() -> list[Check]:
+    """What is installed by an extra of onearm, and what it is for."""
+    checks: list[Check] = []
+    for name, (extra, purpose) in EXTRAS.items():
+        package = _package(name)
+        fix = "" if package.ok else f"pip install 'onearm[{extra}]' for {purpose}"
+        checks.append(package._replace(fix=fix, needed=False))
+    return checks
+
+
 def _cache() -> Check:
     from llm_bridge.cache_folder import cache_directory
 
     folder = cache_directory()
     there = next(p for p in (folder, *folder.parents) if p.exists())
-    held = ", ".join(sorted(p.name for p in folder.iterdir())) if folder.exists() else ""
+    names = sorted(p.name for p in folder.iterdir()) if folder.exists() else []
+    size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) if names else 0
+    held = f"{', '.join(names)}: {size / 2**20:,.0f} MiB" if names else ""
     return Check(
         "cache",
         os.access(there, os.W_OK),

@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import tomli_w
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from llm_bridge.adapters import AdapterSpec
+from llm_bridge.probe import BATCH
 from llm_bridge.queries import Query
 from theory.rules.rule import Rule
 from theory.rules.spec import Spec
 
 Count = Annotated[int, Field(ge=1)]
 F = TypeVar("F", bound="FileSpec")
+SHALLOW = ("tiny-arithmetic",)
 TREE = 3
 """Raised whenever a probe's rollouts make another tree than before: results of older trees are made again."""
 
@@ -32,11 +34,27 @@ class ModelSpec(Spec):
 
 
 class ProbeSpec(Spec):
-    """How the base model is probed: N rollouts; where the tree is cut (expected visits of the N)."""
+    """How the base model is probed: N rollouts; where the tree is cut (expected visits of the N).
+
+    precision: relative half-width of p0's 95% interval at which the probe may stop early, `rollouts` being the most.
+    """
 
     rollouts: Count = 2048
     cut: Annotated[float, Field(ge=0)] = 5.0
     leaf_cut: Annotated[float, Field(ge=0)] = 3.0
+    # Left out where there is none, so that older probes keep their hash.
+    precision: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None, exclude_if=lambda precision: precision is None
+    )
+
+    @model_validator(mode="after")
+    def _stoppable(self) -> ProbeSpec:
+        if self.precision is not None and self.rollouts <= BATCH:
+            raise ValueError(
+                f"precision {self.precision:g} changes nothing in {self.rollouts} rollouts, which are one batch of at "
+                f"most {BATCH}; raise rollouts (--probe-rollouts), or leave precision out"
+            )
+        return self
 
 
 class ForecastSpec(Spec):
@@ -45,6 +63,12 @@ class ForecastSpec(Spec):
     bootstraps: Count = 16
     seeds: Count = 192
     members: Annotated[int, Field(ge=2)] = 800
+
+
+def default_adapter(fields: dict[str, Any]) -> AdapterSpec:
+    """Of a spec's model: the last 4 blocks, or all where the model of the registry has fewer."""
+    model = fields.get("model")
+    return AdapterSpec(blocks="all") if model is not None and model.name in SHALLOW else AdapterSpec()
 
 
 class FileSpec(Spec):
@@ -82,7 +106,7 @@ class RunSpec(FileSpec):
     query: Query
     model: ModelSpec = ModelSpec()
     rule: Rule
-    adapter: AdapterSpec = AdapterSpec()
+    adapter: AdapterSpec = Field(default_factory=default_adapter)
     rounds: Count = 80
     replicas: Annotated[int, Field(ge=2)] = 32
     max_tokens: Count = 10

@@ -99,6 +99,7 @@ class Run:
             seed=self.spec.seed,
             cut=self.spec.probe.cut,
             leaf_cut=self.spec.probe.leaf_cut,
+            precision=self.spec.probe.precision,
             # Wrong paths too, though a raw reward never pulls them: what stays in a rest moves as one arm, while
             # its tokens in truth move apart, and the forecast comes out too high late (`late_errors`).
             keep="all",
@@ -164,15 +165,8 @@ def question_of(model: LanguageModel, query: Query, max_tokens: int) -> Question
 
     Errors: ValueError where prompt and response do not fit into the model's context.
     """
-    tokens = model.encode_prompt(query.prompt)
-    room = model.context - tokens.shape[1]
-    if room < max_tokens:
-        raise ValueError(
-            f"the prompt has {tokens.shape[1]} tokens and max_tokens is {max_tokens}, but the context "
-            f"of {model.name} is {model.context}; shorten the query, or set --max-tokens to at most {room}"
-        )
     return Question(
-        tokens,
+        model.encode_prompt(query.prompt, max_tokens),
         lambda response: float(score([outcome(model, query, response)])[0]),
         model.ends(query.stop),
     )

@@ -15,8 +15,7 @@ Factors = dict[str, tuple[Tensor, Tensor]]
 
 
 class AdapterSpec(BaseModel):
-    """W x + (scale / rank) B A x on every linear map of the last `blocks` blocks, or of all
-    where there are fewer (LoRA, arXiv 2106.09685).
+    """W x + (scale / rank) B A x on every linear map of the last `blocks` blocks, or of all (LoRA, arXiv 2106.09685).
 
     A is drawn once from the spec's seed, uniform on +-1/sqrt(inputs), and is the same for every replica; B
     starts at zero, so that the adapted model is the base model and only B has a gradient there.
@@ -32,10 +31,20 @@ class AdapterSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     rank: Annotated[int, Field(ge=1)] = 8
-    blocks: Annotated[int, Field(ge=1)] = 4
+    blocks: Annotated[int, Field(ge=1)] | Literal["all"] = 4
     scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 8.0
     seed: int = 0
     trained: Literal["up", "both"] = "up"
+
+    def of(self, depth: int) -> int:
+        """How many of a model's `depth` blocks are adapted. Errors: ValueError for more than there are."""
+        blocks = depth if self.blocks == "all" else self.blocks
+        if blocks > depth:
+            raise ValueError(
+                f"adapter.blocks is {blocks}, but the model has {depth} blocks; give at most {depth}, or all "
+                "(--adapter-blocks all)"
+            )
+        return blocks
 
 
 class AdaptedLinear(nn.Module):

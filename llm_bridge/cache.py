@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,19 +16,25 @@ from torch import nn
 from transformers.utils import logging as transformers_logging
 
 from llm_bridge.cache_folder import cache_directory
+from llm_bridge.checksums import damage, write_manifest
+from llm_bridge.warning import CacheWarning
 
 
 def build_once(key: str, build: Callable[[Path], None]) -> Path:
-    """The cached folder `key`; where it is missing, `build(folder)` fills it first.
+    """The cached folder `key`; where it is missing or damaged, `build(folder)` fills it first.
 
     The folder appears whole or not at all: it is filled under a temporary name and renamed, so an
     interrupted build leaves nothing that is read, and of two builders at once the first one wins.
 
     Errors: OSError where the cache cannot be written, naming $ONEARM_CACHE.
+    Warns: `CacheWarning` where a file is not what it was when it was made.
     """
     final = cache_directory() / key
     if final.is_dir():
-        return final
+        if (wrong := damage(final)) is None:
+            return final
+        warnings.warn(f"{final} is damaged ({wrong}); it is made again", CacheWarning, stacklevel=2)
+        shutil.rmtree(final)
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=final.parent))
@@ -38,6 +45,7 @@ def build_once(key: str, build: Callable[[Path], None]) -> Path:
         ) from error
     try:
         build(temporary)
+        write_manifest(temporary)
         try:
             os.replace(temporary, final)
         except OSError:

@@ -48,11 +48,11 @@ class LanguageModel:
     fingerprint: str
     end_tokens: tuple[int, ...]
 
-    def encode_prompt(self, query: str) -> Tensor:
+    def encode_prompt(self, query: str, max_tokens: int = 1) -> Tensor:
         """Token ids (1, P) of the query: in the chat template if the tokenizer has one, else as it stands.
 
         Errors: ValueError where the query has no tokens, holds text the tokenizer does not know, or leaves no
-        room for a response in the context.
+        room for a response of `max_tokens` in the context.
         """
         with quiet():
             if self.tokenizer.chat_template:
@@ -74,6 +74,11 @@ class LanguageModel:
             raise ValueError(
                 f"query has {length} tokens, but the context of {self.name} is {self.context} "
                 "for query and response together; shorten the query or choose another model"
+            )
+        if length + max_tokens > self.context:
+            raise ValueError(
+                f"the prompt has {length} tokens and max_tokens is {max_tokens}, but the context of {self.name} is "
+                f"{self.context}; shorten the query, or set --max-tokens to at most {self.context - length}"
             )
         return tokens
 

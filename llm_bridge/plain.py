@@ -12,7 +12,7 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from llm_bridge.adapters import Adapters, AdapterSpec, Factors
 from llm_bridge.rollouts import Prompt, Rollouts, read_responses
-from llm_bridge.split import SplitModel, Stage, State
+from llm_bridge.split import SplitModel, Stage, State, UnknownLayout
 
 
 class PlainModel(SplitModel):
@@ -33,7 +33,7 @@ class PlainModel(SplitModel):
         blocks = blocks_of(model)
         self.trunk = _Tokens()
         self.head = _Whole(model)
-        self.adapters = Adapters(blocks[max(0, len(blocks) - spec.blocks) :], spec)
+        self.adapters = Adapters(blocks[len(blocks) - spec.of(len(blocks)) :], spec)
 
     def logits(self, hidden: Tensor) -> Tensor:
         return hidden
@@ -81,7 +81,7 @@ def open_model(model: PreTrainedModel, spec: AdapterSpec) -> SplitModel:
     """
     try:
         split = SplitModel(model, spec)
-    except ValueError as error:
+    except UnknownLayout as error:
         return PlainModel(model, spec, f"{error} Until then every token costs a whole forward pass.")
     # Some models do more between the last layer and the logits (a cap, a scale) than a split model knows of.
     tokens = torch.arange(2, device=model.device)[None] % model.config.get_text_config().vocab_size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -17,8 +18,10 @@ from theory.prefix_tree import PrefixTree, Responses, Tokens, grow
 from theory.probe import Probe
 
 Progress = Callable[[str, int, int], None]
-PROBE_STREAM = 2**63
-"""Replica number of the probe's draws: no training replica can have it."""
+PROBE_STREAM, SCREEN_STREAM = 2**63, 2**63 + 1
+"""Replica numbers of the probe's draws and of the screening's: no training replica can have them."""
+BATCH = 256
+"""Rollouts sampled at once, and between two looks at the precision reached."""
 
 
 def measure(
@@ -34,7 +37,8 @@ def measure(
     cut: float = 5.0,
     leaf_cut: float = 3.0,
     keep: Literal["correct", "all"] = "correct",
-    batch: int = 256,
+    batch: int = BATCH,
+    precision: float | None = None,
     progress: Progress | None = None,
 ) -> Probe:
     """Probe one query on the base model.
@@ -44,13 +48,15 @@ def measure(
         rollouts: number N of responses sampled, at temperature 1 over the full vocabulary.
         cut, leaf_cut, keep: see `theory.prefix_tree.grow`.
         batch: rollouts sampled at once; each prefix in a batch is computed once.
+        precision: stop after the first batch at which p0 is `known_to` it, `rollouts` being the most; None draws all.
     Errors: `NoCorrectRollout` where none of the N rollouts is correct: there is nothing to forecast from.
     """
     started = time.perf_counter()
     prompt = read_prompt(split, prompt_tokens)
     responses, layout, meta = survey(
         split, prompt, reward_of, end_tokens=end_tokens, vocabulary=vocabulary, rollouts=rollouts,
-        max_tokens=max_tokens, seed=seed, cut=cut, leaf_cut=leaf_cut, keep=keep, batch=batch, progress=progress,
+        max_tokens=max_tokens, seed=seed, cut=cut, leaf_cut=leaf_cut, keep=keep, batch=batch, precision=precision,
+        progress=progress,
     )  # fmt: skip
     scores = atom_scores(
         split,
@@ -76,8 +82,9 @@ def survey(
     cut: float,
     leaf_cut: float,
     keep: Literal["correct", "all"],
-    batch: int = 256,
+    batch: int = BATCH,
     query: int = 0,
+    precision: float | None = None,
     progress: Progress | None = None,
 ) -> tuple[Responses, PrefixTree, dict[str, object]]:
     """The part of a probe before its scores: rollouts, the tree grown from them, and what was done.
@@ -85,6 +92,7 @@ def survey(
     Arguments: see `measure`; `query` numbers the draws, where several queries are probed with one seed.
     Errors: as `measure`.
     """
+    reward_of = cache(reward_of)
     parts = draw_rollouts(
         split,
         prompt,
@@ -94,6 +102,7 @@ def survey(
         seed=seed,
         batch=batch,
         query=query,
+        enough=lambda parts: precision is not None and known_to(precision, collect(parts, reward_of)),
         progress=progress,
     )
     responses = collect(parts, reward_of)
@@ -101,7 +110,7 @@ def survey(
         raise NoCorrectRollout(rollouts)
     layout = grow(responses, vocabulary=vocabulary, cut=cut, leaf_cut=leaf_cut, keep=keep)
     meta: dict[str, object] = {
-        "rollouts": rollouts,
+        "rollouts": responses.rollouts,
         "max_tokens": max_tokens,
         "seed": seed,
         "vocabulary": vocabulary,
@@ -111,6 +120,18 @@ def survey(
         "tokens": int(sum(part.lengths.sum() for part in parts)) + sum(len(a.tokens) for a in layout.atoms),
     }
     return responses, layout, meta
+
+
+def known_to(precision: float, responses: Responses) -> bool:
+    """Whether the 95% interval of p0 is narrow enough: (high - low) / 2 <= precision p0.
+
+    Looking after every batch and stopping at the first yes favours moments at which the estimate is high, since the
+    width is relative to it: on power-law synthetic queries p0 comes out high by less than a tenth of the half-width
+    asked for, and the interval still covers (`tests/llm_bridge/test_precision.py`). A fixed number has no such bias.
+    """
+    probe = Probe(responses, PrefixTree((), (), (), ()), np.zeros((0, 0)))
+    low, high = probe.p0_interval()
+    return bool((high - low) / 2 <= precision * probe.p0)
 
 
 class NoCorrectRollout(ValueError):
@@ -135,18 +156,26 @@ def draw_rollouts(
     seed: int,
     batch: int,
     query: int = 0,
+    stream: int = PROBE_STREAM,
+    first: int = 0,
+    enough: Callable[[list[Rollouts]], bool] = lambda parts: False,
     progress: Progress | None = None,
 ) -> list[Rollouts]:
-    """`count` rollouts of the base model, in batches."""
+    """`count` rollouts of the base model in batches, fewer where `enough` says so of the batches so far.
+
+    (stream, query, rollout from `first` on) names the draws, as in `uniforms`.
+    """
     opening = open_prompt(split, prompt, None, torch.zeros(1, dtype=torch.long))
     parts: list[Rollouts] = []
-    for first in range(0, count, batch):
-        index = range(first, min(first + batch, count))
-        draws = np.stack([uniforms(seed, PROBE_STREAM, 0, query, i, max_tokens) for i in index])
+    for done in range(0, count, batch):
+        index = range(first + done, first + min(done + batch, count))
+        draws = np.stack([uniforms(seed, stream, 0, query, i, max_tokens) for i in index])
         rows = torch.zeros(len(index), dtype=torch.long)
         parts.append(sample(split, prompt, opening, None, rows, draws, end_tokens))
         if progress is not None:
-            progress("rollouts", index.stop, count)
+            progress("rollouts", index.stop - first, count)
+        if enough(parts):
+            break
     return parts
 
 

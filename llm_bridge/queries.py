@@ -1,18 +1,22 @@
-"""Queries: what is asked, and what counts as right. Built in, from a file, or from reasoning-gym."""
+"""Queries: what is asked, and what counts as right. Built in, from a file, from the hub, or from reasoning-gym."""
 
 from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable
+import random
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, StrictStr, ValidationError, model_validator
 
+from llm_bridge.hub import hub_rows
 from llm_bridge.rows import read_rows
 from llm_bridge.verifiers import VERIFIERS, last_boxed
+from llm_bridge.warning import QueryWarning
 
 
 class Query(BaseModel):
@@ -128,12 +132,17 @@ def load_queries(path: str | Path) -> list[Query]:
 @dataclass(frozen=True)
 class DataSet:
     """How a published data set's rows become queries: the column asked, the papers' words after it, the
-    final answer out of the column `answer`, and the strict verifier."""
+    final answer out of the column `answer`, and the strict verifier.
+
+    hub: arguments of `datasets.load_dataset`; `solved` is the column that holds the answer there.
+    """
 
     column: str
     suffix: str
     final: Callable[[str], str]
     verifier: str
+    hub: Mapping[str, Any]
+    solved: str = "answer"
 
 
 DATA_SETS: dict[str, DataSet] = {
@@ -142,45 +151,74 @@ DATA_SETS: dict[str, DataSet] = {
         ' Let\'s think step by step and output the final answer after "####".',
         lambda solution: solution.rpartition("####")[2].strip(),
         "gsm8k",
+        {"path": "openai/gsm8k", "name": "main"},
     ),
     "math": DataSet(
         "problem",
         " Let's think step by step and output the final answer within \\boxed{}.",
         lambda answer: answer if (inside := last_boxed(answer)) is None else inside,
         "math",
+        {"path": "DigitalLearningGmbH/MATH-lighteval"},
+        solved="solution",
     ),
 }
 """GSM8K (arXiv 2110.14168) and MATH (arXiv 2103.03874), prompts and rewards as verl has them."""
 
 
-def data_set_queries(name: str, path: str | Path) -> list[Query]:
-    """Queries from a local file of a row of `DATA_SETS`, in its published layout; other columns are not read.
+def data_set_queries(name: str, path: str | Path | None, split: str = "test") -> list[Query]:
+    """Queries of a row of `DATA_SETS`, from a local file in its published layout, or (None) from the hub.
 
-    Errors: ValueError (FileNotFoundError for a missing file) with the file, the line or row, and the fix.
+    Other columns are not read. Rows without a question or with an answer that cannot be parsed are errors; rows whose
+    answer is empty, as two of MATH's training set are, could never be paid: they are left out.
+
+    Arguments:
+        split: of the hub's data set; a file is one split already.
+    Errors: ValueError (FileNotFoundError for a missing file) with the file, the line or row, and the fix;
+        those of `hub_rows`.
+    Warns: `QueryWarning` naming the rows left out.
     """
     data = DATA_SETS[name]
     wanted = (data.column, "answer")
     advice = f"{name} wants {' and '.join(wanted)}"
+    rows = hub_queries(name, data, split) if path is None else read_rows(path, wanted, advice)
     queries: list[Query] = []
-    for place, row in read_rows(path, wanted, advice):
+    empty: list[int] = []
+    for number, (place, row) in enumerate(rows):
         if not isinstance(row, dict) or not set(wanted) <= set(row):
             there = ", ".join(row) if isinstance(row, dict) else "none"
             raise ValueError(f"queries: {place}: has the columns {there}; {advice}")
+        answer = data.final(row["answer"]) if isinstance(row["answer"], str) else row["answer"]
+        if isinstance(answer, str) and not answer.strip():
+            empty.append(number + 1)
+            continue
         fields = {
             "query": row[data.column],
             "answer": row["answer"],
             "verifier": data.verifier,
-            "name": f"{name}-{len(queries)}",
+            "name": f"{name}-{number}",
         }
         query = _query(fields, place)
-        queries.append(
-            query.model_copy(
-                update={"answer": data.final(query.answer), "prompt": query.prompt + data.suffix}
-            )
-        )
+        queries.append(query.model_copy(update={"answer": answer, "prompt": query.prompt + data.suffix}))
+    source = path or data.hub["path"]
     if not queries:
-        raise ValueError(f"queries: {path} is empty; {advice}")
+        raise ValueError(f"queries: {source} is empty; {advice}")
+    if empty:
+        word = "row" if len(empty) == 1 else "rows"
+        warnings.warn(
+            f"{len(empty)} {word} of {len(queries) + len(empty):,} of {source} left out: "
+            f"{word} {', '.join(map(str, empty[:10]))}{', ...' if len(empty) > 10 else ''}: empty answer",
+            QueryWarning,
+            stacklevel=2,
+        )
     return queries
+
+
+def hub_queries(name: str, data: DataSet, split: str) -> Iterator[tuple[str, Any]]:
+    """The hub's rows in the layout of the local files: an answer that stands in a solution is its last box."""
+    for place, row in hub_rows(name, data.hub, split):
+        if data.solved != "answer" and data.solved in row:
+            row = {data.column: row[data.column], "answer": last_boxed(row[data.solved]) or ""}
+        yield place, row
 
 
 def reasoning_gym_queries(dataset: str, seed: int, size: int, **config: Any) -> list[Query]:
@@ -218,19 +256,39 @@ def reasoning_gym_queries(dataset: str, seed: int, size: int, **config: Any) -> 
     ]
 
 
-def parse_source(source: str, *, seed: int = 0, size: int = 10) -> list[Query]:
-    """Queries from `builtin`, `reasoning-gym:NAME` (with seed and size), `gsm8k:PATH`, `math:PATH`, or a path."""
-    if source == "builtin":
-        return list(BUILTIN)
-    if source.startswith("reasoning-gym:"):
-        return reasoning_gym_queries(source.removeprefix("reasoning-gym:"), seed, size)
+def parse_source(
+    source: str, *, seed: int = 0, size: int | None = None, split: str | None = None
+) -> list[Query]:
+    """Queries from `builtin`, `reasoning-gym:NAME`, `gsm8k:PATH` or `math:PATH`, `gsm8k` or `math` (hub), or a path.
+
+    Arguments:
+        size: so many of them, drawn with the seed and in the order drawn; None: all, in their own order. reasoning-gym
+            makes so many, 10 where it is None.
+        split: of gsm8k or math from the hub; None: test.
+    Errors: ValueError for a size beyond the set, and a split where it changes nothing.
+    """
     name, colon, path = source.partition(":")
-    if colon and name in DATA_SETS:
-        return data_set_queries(name, path)
-    return load_queries(source)
+    hub = source in DATA_SETS
+    if split is not None and not hub:
+        raise ValueError(f"split {split!r} is of gsm8k or math from the hub, not of {source}; leave it out")
+    if name == "reasoning-gym" and colon:
+        return reasoning_gym_queries(path, seed, 10 if size is None else size)
+    if source == "builtin":
+        queries = list(BUILTIN)
+    elif hub or (colon and name in DATA_SETS):
+        queries = data_set_queries(name, None if hub else path, split or "test")
+    else:
+        queries = load_queries(source)
+    if size is None:
+        return queries
+    if not 1 <= size <= len(queries):
+        raise ValueError(
+            f"size is {size}, of {len(queries)} queries in {source}; ask for 1 to {len(queries)}"
+        )
+    return random.Random(seed).sample(queries, size)
 
 
-FIELDS = {"query": "prompt", "answer": "answer", "verifier": "verifier", "name": "name", "stop": "stop"}
+FIELDS = {"query": "prompt"} | {name: name for name in ("answer", "verifier", "name", "entry", "stop")}
 
 
 def _query(row: Any, place: str) -> Query:

@@ -60,7 +60,9 @@ def uniforms(seed: int, replica: int, turn: int, query: int, rollout: int, count
     key = (seed, replica), counter = (0, rollout, query, turn): injective, and independent of what else is in
     the batch, so that a resumed run draws what the uninterrupted one would have drawn.
     """
-    bits = np.random.Philox(key=[seed, replica], counter=[0, rollout, query, turn])
+    # As uint64: from a list NumPy takes numbers beyond 2^63 by way of float, where neighbours are the same.
+    key, counter = (np.array(x, dtype=np.uint64) for x in ([seed, replica], [0, rollout, query, turn]))
+    bits = np.random.Philox(key=key, counter=counter)
     return np.random.Generator(bits).random(count)
 
 

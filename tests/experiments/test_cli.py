@@ -172,6 +172,13 @@ def test_overlay_of_several_queries_goes_on_past_a_failure(tmp_path: Path) -> No
         (["--query", "2+2=", "--answer", "four"], "cannot be parsed"),
         (["--rounds", "0"], "greater than or equal to 1"),
         (["--dtype", "int8"], "float32"),
+        (["--adapter-blocks", "0"], "greater than or equal to 1"),
+        (
+            ["--adapter-blocks", "3", "--query", "3+4=", "--answer", "7", *TINY],
+            "but the model has 2 blocks; give at most 2",
+        ),
+        (["--precision", "0.1", "--probe-rollouts", "256"], "precision 0.1 changes nothing in 256 rollouts"),
+        (["--size", "3"], "--size and --split are of --queries"),
     ],
 )
 def test_bad_input_is_one_clear_line(words: list[str], message: str, tmp_path: Path) -> None:
@@ -245,6 +252,24 @@ def test_doctor_speaks_json() -> None:
     assert next(c for c in checks if c["name"] == "smollm2-135m")["needed"]
     assert not next(c for c in checks if c["name"] == "gemma3-270m")["needed"]
     assert {"python", "torch", "cache", "smollm2-135m", "gemma3-270m"} <= {c["name"] for c in checks}
+
+
+def test_doctor_tells_of_extras_and_the_size_of_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from experiments import doctor
+
+    monkeypatch.setenv("ONEARM_CACHE", str(tmp_path))
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "weights").write_bytes(bytes(3 * 2**20))
+    assert "(model: 3 MiB)" in doctor._cache().found
+    checks = doctor._extras()
+    missing = {"not-a-package": ("data", "tables")}
+    monkeypatch.setattr(doctor, "EXTRAS", {"pytest": ("dev", "tests"), **missing})
+    there, lacking = doctor._extras()
+    assert there.ok and there.found == pytest.__version__ and not there.needed
+    assert not lacking.ok and lacking.fix == "pip install 'onearm[data]' for tables" and not lacking.needed
+    assert [check.name for check in checks] == ["datasets", "reasoning-gym", "trl"]
 
 
 def test_a_law_is_printed_drawn_and_its_parameters_are_options(tmp_path: Path) -> None:

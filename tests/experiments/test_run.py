@@ -14,6 +14,7 @@ from experiments import store
 from experiments.overlay import foretell, overlay
 from experiments.specs import ForecastSpec, ModelSpec, ProbeSpec, RunSpec
 from experiments.stages import Run
+from llm_bridge.adapters import AdapterSpec
 from llm_bridge.models import LanguageModel, load_model
 from llm_bridge.queries import Query
 from theory.rules.dialects import preset
@@ -205,6 +206,14 @@ def test_every_field_of_the_spec_changes_the_hash_of_its_stage() -> None:
         assert spec(**{field: value}).stage("overlay") != base.stage("overlay"), field
     assert spec(rounds=25).stage("probe") == base.stage("probe")
     assert spec(forecast=ForecastSpec(seeds=64)).stage("train") == base.stage("train")
+
+
+def test_the_default_adapter_fits_the_model_and_older_hashes_stay() -> None:
+    """The golden stage was printed by the version before there was a choice of all blocks, or of a precision."""
+    small = spec(model=ModelSpec(name="smollm2-135m"))
+    assert (small.adapter.blocks, spec().adapter.blocks) == (4, "all")
+    assert small.stage("probe") == "99dc9750000a"
+    assert spec(adapter=AdapterSpec(blocks=1)).adapter.blocks == 1
 
 
 def test_spec_survives_toml(tmp_path: Path) -> None:

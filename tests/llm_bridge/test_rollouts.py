@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llm_bridge.adapters import AdapterSpec, Factors
 from llm_bridge.models import LanguageModel
-from llm_bridge.probe import PROBE_STREAM
+from llm_bridge.probe import PROBE_STREAM, SCREEN_STREAM
 from llm_bridge.rollouts import Prompt, draw, open_prompt, read_prompt, sample, score, uniforms
 from llm_bridge.split import SplitModel
 
@@ -119,7 +119,12 @@ def test_a_draw_is_the_inverse_of_the_cdf(dtype: torch.dtype, slack: float, voca
     assert ((upper - exact[rows, token].exp() - slack <= u) & (u <= upper + slack)).all()
 
 
-@given(st.lists(st.tuples(*[st.integers(0, 2**40)] * 5), min_size=2, max_size=2, unique=True))
+NAMES = st.tuples(st.integers(0, 2**63 - 1), st.integers(0, 2**64 - 1), *[st.integers(0, 2**40)] * 3)
+
+
+@given(st.lists(NAMES, min_size=2, max_size=2, unique=True))
+@example([(0, PROBE_STREAM, 0, 0, 0), (0, SCREEN_STREAM, 0, 0, 0)])
+@example([(2**62, PROBE_STREAM, 0, 0, 0), (2**62 + 1, PROBE_STREAM, 0, 0, 0)])
 def test_streams_of_different_names_differ(names: list[tuple[int, ...]]) -> None:
     first, second = (uniforms(*name, 4) for name in names)
     assert not np.array_equal(first, second)
@@ -136,8 +141,12 @@ def test_streams_are_uniform_across_replicas_and_rounds() -> None:
     assert stats.kstest(probe, "uniform").pvalue > 0.001
 
 
-def test_blocks_beyond_the_model_mean_all_of_them(tiny) -> None:
-    split = SplitModel(tiny.model, AdapterSpec(rank=2, blocks=9))
+def test_blocks_beyond_the_model_are_an_error_and_all_are_all(tiny) -> None:
+    with pytest.raises(
+        ValueError, match=r"adapter.blocks is 3, but the model has 2 blocks; .*--adapter-blocks all"
+    ):
+        SplitModel(tiny.model, AdapterSpec(rank=2, blocks=3))
+    split = SplitModel(tiny.model, AdapterSpec(rank=2, blocks="all"))
     assert len(split.trunk.blocks) == 0
     prompt = read_prompt(split, tiny.encode_prompt("3+4="))
     got = rolled(split, prompt, split.adapters.fresh(1), torch.zeros(3, dtype=torch.long))
