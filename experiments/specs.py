@@ -85,7 +85,7 @@ class RunSpec(Spec):
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:12]
 
     def write(self, path: Path) -> None:
-        path.write_text(tomli_w.dumps(_without_none(self.model_dump(mode="json"))))
+        write_toml(path, self)
 
     @classmethod
     def read(cls, path: Path) -> RunSpec:
@@ -103,6 +103,11 @@ class RunSpec(Spec):
             for key in sorted(mine | theirs)
             if mine.get(key) != theirs.get(key)
         ]
+
+
+def write_toml(path: Path, spec: Spec) -> None:
+    """A spec as TOML, which has no null: fields that are None are left out."""
+    path.write_text(tomli_w.dumps(_without_none(spec.model_dump(mode="json"))))
 
 
 def _without_none(value: Any) -> Any:
