@@ -68,7 +68,7 @@ class ModelWorld(Spec):
 
     def takes_part(self, models: str, scale: str) -> bool:
         """Whether a variant that asks for models from the scale `models` on runs here at this scale."""
-        return models == "quick" or (models == "full" and (scale == "full" or self.exact))
+        return models == "quick" or (models, scale) == ("full", "full")
 
     def refusal(self, asked: Configuration) -> str | None:
         """Why a variant cannot run here, or None."""

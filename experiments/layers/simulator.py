@@ -95,7 +95,7 @@ class SimulatorWorld(Spec):
 
     def predict(self, asked: Configuration, spec: SimulationSpec, folder: Path) -> Prediction:
         """Mean field: log-odds move by eta gap(p) p (1-p) times the class contrast of the kernel, see `contextual_flow`."""
-        name, at = "mean field (contextual-flow)", np.arange(0, spec.rounds + 1, spec.every)
+        name, at = "mean field (contexts)", np.arange(0, spec.rounds + 1, spec.every)
         reason = _no_mean_field(spec.rule)
         if reason is not None:
             return Prediction(hash_of(spec), name, reason)
