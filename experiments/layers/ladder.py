@@ -36,14 +36,15 @@ class LayerFile(Spec):
     Arguments:
         name, question: what the layer is called, and what it asks.
         change: difference to the layer below, which every variant here and every layer above has.
-        shows: the variant that stands for the layer in the picture; default its first.
+        shows: the variants that stand for the layer in the picture, of which a world takes the first that it runs;
+            default the layer's first.
         variant: the layer's rows.
     """
 
     name: str
     question: str
     change: dict[str, Any] = {}
-    shows: str | None = None
+    shows: tuple[str, ...] = ()
     variant: tuple[Row, ...] = Field(min_length=1)
 
 
@@ -63,12 +64,12 @@ class Variant(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """A rung: its variants, and the key of the variant that its picture shows against the layer below."""
+    """A rung: its variants, and the keys of those that its picture shows, the first that a world runs."""
 
     number: int
     name: str
     question: str
-    shows: str
+    shows: tuple[str, ...]
     variants: tuple[Variant, ...]
 
 
@@ -106,10 +107,12 @@ def read_ladder(folder: Path = FOLDER) -> list[Layer]:
         except ValueError as error:
             raise ValueError(f"{path.name}: {error}") from error
         variants = tuple(_variants(number, file, rows, path))
-        shows = file.shows or file.variant[0].name
-        if shows not in (names := [row.name for row in file.variant]):
-            raise ValueError(f"{path.name}: shows = {shows!r} is no variant; choose {', '.join(names)}")
-        layers.append(Layer(number, file.name, file.question, f"{file.name}/{shows}", variants))
+        names = [row.name for row in file.variant]
+        shows = file.shows or names[:1]
+        if unknown := [name for name in shows if name not in names]:
+            raise ValueError(f"{path.name}: shows = {unknown[0]!r} is no variant; choose {', '.join(names)}")
+        shown = tuple(f"{file.name}/{name}" for name in shows)
+        layers.append(Layer(number, file.name, file.question, shown, variants))
         below = base
     _all_different(layers)
     return layers
