@@ -1,4 +1,4 @@
-"""The command line: `onearm simulate | law | probe | forecast | train | overlay | explain | doctor`."""
+"""The command line: `onearm simulate | law | probe | forecast | train | overlay | explain | layers | doctor`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from rich.table import Table
 
 from experiments import law_command, simulate_command
 from experiments.console import Json, bars, errors, reporting, show, text_of
+from experiments.layers import command as layers_command
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -76,6 +77,7 @@ def main() -> None:
 
 app.command()(simulate_command.simulate)
 app.add_typer(law_command.app, name="law")
+app.add_typer(layers_command.app, name="layers")
 
 
 def _probe(run: Any) -> dict[str, Any]:

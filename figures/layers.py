@@ -55,7 +55,10 @@ def draw_ladder(panels: Sequence[Panel], title: str) -> Figure:
     with rc():
         figure = new_figure(width, height)
         room = (width - 2 * EDGE) * CM * figure.dpi
-        fit(figure.text(EDGE / width, 1 - EDGE / height, title, fontsize=MEDIUM, weight="bold", va="top"), room)
+        fit(
+            figure.text(EDGE / width, 1 - EDGE / height, title, fontsize=MEDIUM, weight="bold", va="top"),
+            room,
+        )
         figure.legend(
             handles=[
                 Line2D([], [], color=INK, lw=1.4, label="run, ± 2 standard errors"),
@@ -148,7 +151,7 @@ def draw_phase(
                 dark = abs(value) > 0.6 * limit
                 text = f"{value:.2f}".replace("-0.00", "0.00")
                 axes.text(
-                    xs[column], ys[row], text, ha="center", va="center", fontsize=SMALL - 1.5,
+                    float(xs[column]), float(ys[row]), text, ha="center", va="center", fontsize=SMALL - 1.5,
                     color="white" if dark else INK,
                 )  # fmt: skip
         if len(xs) <= 8:

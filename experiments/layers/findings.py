@@ -93,16 +93,16 @@ def read_findings(path: Path = FILE, variants: Iterable[str] | None = None) -> t
     if twice := [i for i in ids if ids.count(i) > 1]:
         raise ValueError(f"{path.name}: finding {twice[0]} is there twice; give each an id of its own")
     known = None if variants is None else set(variants)
-    for finding in found if known is not None else ():
+    for finding in found:
         for key in (key for compare in finding.compare for key, _ in compare.keys):
-            if key not in known:
+            if known is not None and key not in known:
                 raise ValueError(f"{path.name}: finding {finding.id}: {key!r} is no variant of any layer")
     return found
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A comparison in one world: the effect, what was foretold of it, and the corrected p values of claim and prediction."""
+    """A comparison in one world: the effect, what was foretold of it, and whether it bears out claim and prediction."""
 
     world: str
     compare: Compare
@@ -137,7 +137,7 @@ class Row:
 
 
 def judge(findings: Sequence[Finding], cells: Iterable[Cell]) -> list[Row]:
-    """Every finding in every world that has run what it compares; p values are corrected over the whole table (Holm)."""
+    """Every finding in every world that ran what it compares; p values are corrected over the whole table (Holm)."""
     worlds: dict[str, dict[str, Cell]] = {}
     for cell in cells:
         worlds.setdefault(cell.world, {})[cell.variant.key] = cell
@@ -153,7 +153,9 @@ def judge(findings: Sequence[Finding], cells: Iterable[Cell]) -> list[Row]:
                 used = [(there[key], sign) for key, sign in compare.keys]
                 seen = difference([(cell.result, sign) for cell, sign in used], compare.measure)  # pyright: ignore[reportArgumentType]
                 if seen is None:
-                    rows[i].refused.setdefault(f"{world}: {compare.words}", f"{compare.measure} is not measured here")
+                    rows[i].refused.setdefault(
+                        f"{world}: {compare.words}", f"{compare.measure} is not measured here"
+                    )
                     continue
                 drafts.append((i, world, compare, seen, _foretold(used, compare.measure), _first(used)))
     raw = [p_values(d[3], of, d[2].margin) for d in drafts for of in (d[2].claims, d[2].predicts)]

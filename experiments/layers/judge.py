@@ -59,10 +59,10 @@ def effect(differences: ArrayLike) -> Effect:
 def p_values(seen: Effect, claim: Claim, margin: float) -> tuple[float, float]:
     """(for, against): small where the effect bears the claim out, small where it contradicts it.
 
-        more     it is above 0; against: below margin, so smaller than what matters
-        less     the same of the effect's negative
-        same     it lies within +-margin (two one-sided tests); against: it lies outside
-        no_more  it lies below margin; against: above
+    more     it is above 0; against: below margin, so smaller than what matters
+    less     the same of the effect's negative
+    same     it lies within +-margin (two one-sided tests); against: it lies outside
+    no_more  it lies below margin; against: above
     """
     if claim == "more":
         return seen.above(0), seen.below(margin)
@@ -86,7 +86,7 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def verdict(supports: float, contradicts: float) -> Verdict:
-    """Of two corrected p values; an effect that is there, and is smaller than what matters, does not bear a claim out."""
+    """Of two corrected p values; an effect that is there but smaller than what matters does not bear a claim out."""
     if contradicts < LEVEL:
         return "not reproduced"
     return "reproduced" if supports < LEVEL else "undecided"
@@ -94,7 +94,7 @@ def verdict(supports: float, contradicts: float) -> Verdict:
 
 def together(verdicts: Sequence[Verdict]) -> Verdict:
     """Of several comparisons: what all that decide agree on, "depends" where they do not."""
-    decided = {v for v in verdicts if v != "undecided"}
+    decided: set[Verdict] = {v for v in verdicts if v != "undecided"}
     if not decided:
         return "undecided"
     return decided.pop() if len(decided) == 1 else "depends"

@@ -26,7 +26,7 @@ class Row(Spec):
     """
 
     name: str
-    change: dict[str, Any] = {}
+    change: dict[str, Any] = Field(default={})
     models: Models = "full"
 
 
@@ -43,7 +43,7 @@ class LayerFile(Spec):
 
     name: str
     question: str
-    change: dict[str, Any] = {}
+    change: dict[str, Any] = Field(default={})
     shows: tuple[str, ...] = ()
     variant: tuple[Row, ...] = Field(min_length=1)
 
@@ -122,7 +122,9 @@ def _files(folder: Path) -> Iterator[Path]:
     found = sorted(folder.glob("[0-9]-*.toml"))
     for number, path in enumerate(found):
         if not path.name.startswith(f"{number}-"):
-            raise ValueError(f"{folder} has no file {number}-NAME.toml; number the layers from 0 without a gap")
+            raise ValueError(
+                f"{folder} has no file {number}-NAME.toml; number the layers from 0 without a gap"
+            )
         yield path
     if not found:
         raise ValueError(f"{folder} holds no layer; write 0-NAME.toml, 1-NAME.toml, ...")
@@ -152,7 +154,9 @@ def _all_different(layers: Sequence[Layer]) -> None:
     for variant in (v for layer in layers for v in layer.variants):
         data = variant.configuration.model_dump_json()
         if data in seen:
-            raise ValueError(f"{variant.key} is the same as {seen[data]}: its change changes nothing; leave it out")
+            raise ValueError(
+                f"{variant.key} is the same as {seen[data]}: its change changes nothing; leave it out"
+            )
         seen[data] = variant.key
     keys = [v.key for layer in layers for v in layer.variants]
     if twice := [key for key in keys if keys.count(key) > 1]:

@@ -1,4 +1,4 @@
-"""A language model as a world: variants become replicas of the real trainer, and the probe's tree kernel predicts them."""
+"""A language model as a world: variants are replicas of the real trainer, which the probe's tree kernel foretells."""
 
 from __future__ import annotations
 
@@ -29,11 +29,20 @@ Progress = Callable[[str, int, int], None]
 
 
 class ModelBudget(Spec):
-    """Rounds; replicas at one rollout a round, and the least of them; the probe's rollouts; trees and seeds simulated."""
+    """What a model is given.
+
+    Arguments:
+        rounds: updates.
+        replicas: at one rollout a round; at n there are replicas / n, but `least` at the least.
+        most: rollouts a round of a variant that is not left out.
+        probe: rollouts of the base model.
+        bootstraps, seeds: trees and replicas simulated for the forecast.
+    """
 
     rounds: Count
     replicas: Annotated[int, Field(ge=2)]
     least: Annotated[int, Field(ge=2)]
+    most: Count
     probe: Count
     bootstraps: Count
     seeds: Count
@@ -70,7 +79,7 @@ class ModelWorld(Spec):
         """Whether a variant that asks for models from the scale `models` on runs here at this scale."""
         return models == "quick" or (models, scale) == ("full", "full")
 
-    def refusal(self, asked: Configuration) -> str | None:
+    def refusal(self, asked: Configuration, scale: Literal["quick", "full"]) -> str | None:
         """Why a variant cannot run here, or None."""
         if asked.queries > 1:
             return "not yet: the trainer takes one query a run"
@@ -80,6 +89,8 @@ class ModelWorld(Spec):
             return f"the trainer pays what the query's verifier says, not {asked.verifier.kind}"
         if asked.rule.signal.helpers:
             return f"the trainer draws no rollouts that it does not train on ({asked.rule.signal.kind})"
+        if asked.rule.rollouts > (most := getattr(self, scale).most):
+            return f"{asked.rule.rollouts} rollouts a round cost too much at this scale (most = {most})"
         if asked.difficulty not in self.query:
             return f"no query of {self.model} is listed for {asked.difficulty}"
         return None

@@ -78,7 +78,9 @@ def _simulated(world: SimulatorWorld, seeds: int) -> Phases:
     compared = _grid(world, LeaveOneOut(), ROLLOUTS, seeds).mean(axis=2)
     negative = _grid(world, Sign(positive=0.0), 1, seeds)[:, :, -1]
     gap = compared - raw
-    variance = np.log2(np.maximum(compared.var(axis=1, ddof=1), 1e-12) / np.maximum(raw.var(axis=1, ddof=1), 1e-12))
+    variance = np.log2(
+        np.maximum(compared.var(axis=1, ddof=1), 1e-12) / np.maximum(raw.var(axis=1, ddof=1), 1e-12)
+    )
     start = np.tile(P0, len(CROSS))
     c1, c3, best = _splits(world)
     return Phases(

@@ -29,18 +29,22 @@ def ladder(world: str, layers: Sequence[Layer], there: Mapping[str, Cell]) -> Fi
             panels.append(Panel(title, reason))
             continue
         run, told = cell.result, cell.prediction
+        assert told is not None  # no result without one
         width = default_width(run.success.shape[1]) if run.rollouts else 1
         curves = smooth(run.success, width)
-        shown = told is not None and told.success is not None
         panels.append(
             Panel(
-                title, cell.variant.name, run.at, curves.mean(axis=0),
+                title,
+                cell.variant.name,
+                run.at,
+                curves.mean(axis=0),
                 curves.std(axis=0, ddof=1) / np.sqrt(len(curves)),
-                told.at if shown else None, told.success if shown else None,
-                (told.low, told.high) if shown and told.low is not None and told.high is not None else None,
+                told.at,
+                told.success,
+                None if told.low is None or told.high is None else (told.low, told.high),
                 *(below or (None, None)),
             )
-        )  # fmt: skip
+        )
         if layer.number == 0:
             below = (run.at, curves.mean(axis=0))
     return draw_ladder(panels, f"The layers, {world}")

@@ -91,7 +91,9 @@ class Result:
 def write_prediction(folder: Path, made: Prediction) -> None:
     """Write it once. Errors: ValueError where a prediction of this spec is there: it is never changed after."""
     if read_prediction(folder, made.spec) is not None:
-        raise ValueError(f"{folder / PREDICTION} is there already; a prediction is written once, before its run")
+        raise ValueError(
+            f"{folder / PREDICTION} is there already; a prediction is written once, before its run"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     store.write_json(folder / PREDICTION, {**made.__dict__, "made": now()})
 
@@ -119,7 +121,9 @@ def write_result(folder: Path, result: Result) -> None:
     notes = {
         "at": json.dumps([int(t) for t in result.at]),
         **{
-            name: repr(getattr(result, name)) if name in ("p0", "rollouts", "seconds") else getattr(result, name)
+            name: repr(getattr(result, name))
+            if name in ("p0", "rollouts", "seconds")
+            else getattr(result, name)
             for name in ("spec", "p0", "rollouts", "prediction", "started", "made", "seconds")
         },
     }

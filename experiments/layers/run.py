@@ -1,4 +1,4 @@
-"""The runner: each variant in each world is predicted, and only then run. Killed at any point, it goes on from there."""
+"""The runner: each variant in each world is predicted, and only then run. Killed at any point, it goes on."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def cells(
         for variant in (v for row in layers for v in row.variants):
             if (layer is not None and variant.number != layer) or not world.takes_part(variant.models, scale):
                 continue
-            refused = world.refusal(variant.configuration)
+            refused = world.refusal(variant.configuration, scale)
             spec = None if refused else world.spec(variant.configuration, scale)
             folder = out / name / f"{variant.number}-{variant.layer}-{variant.name}"
             yield Cell(name, variant, folder, spec, refused)

@@ -29,7 +29,7 @@ GRID = np.linspace(0.001, 0.999, 400)
 
 
 class SimulatorBudget(Spec):
-    """Rounds, and seeds; `batch_seeds` where a round draws several queries, each of which costs as much as a run of one."""
+    """Rounds, and seeds; `batch_seeds` where there are several queries, each of which costs as much as one alone."""
 
     rounds: Annotated[int, Field(ge=1, multiple_of=COLUMNS)]
     seeds: Annotated[int, Field(ge=2)]
@@ -65,12 +65,10 @@ class SimulatorWorld(Spec):
     def takes_part(self, models: str, scale: str) -> bool:
         return True
 
-    def refusal(self, asked: Configuration) -> str | None:
+    def refusal(self, asked: Configuration, scale: Literal["quick", "full"]) -> str | None:
         """Why a variant cannot run here, or None."""
         if asked.shared and not asked.rule.optimiser.linear:
-            return (
-                "shared features are a kernel, which carries function values; Adam and clips act on parameters"
-            )
+            return "shared features are a kernel, which carries function values; Adam and clips act on parameters"
         if asked.difficulty not in self.p0:
             return f"no p0 is listed for {asked.difficulty}"
         return None
@@ -94,7 +92,7 @@ class SimulatorWorld(Spec):
         )  # fmt: skip
 
     def predict(self, asked: Configuration, spec: SimulationSpec, folder: Path) -> Prediction:
-        """Mean field: log-odds move by eta gap(p) p (1-p) times the class contrast of the kernel, see `contextual_flow`."""
+        """Mean field: log-odds move by eta gap(p) p (1-p) times the kernel's class contrast, see `contextual_flow`."""
         name, at = "mean field (contexts)", np.arange(0, spec.rounds + 1, spec.every)
         reason = _no_mean_field(spec.rule)
         if reason is not None:
