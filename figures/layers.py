@@ -117,7 +117,7 @@ def draw_phase(
     border: tuple[ArrayLike, ArrayLike] | None = None,
     points: tuple[ArrayLike, ArrayLike] | None = None,
     log: str = "x",
-    width_cm: float = 8.6,
+    width_cm: float = 9.6,
 ) -> Figure:
     """A map of values (Y, X) over x (X,) and y (Y,), each cell the colour of its value, with the number in it.
 
@@ -149,9 +149,9 @@ def draw_phase(
         if zs.size <= 64:
             for (row, column), value in np.ndenumerate(zs):
                 dark = abs(value) > 0.6 * limit
-                text = f"{value:.2f}".replace("-0.00", "0.00")
+                text = f"{value:.2f}".replace("-0.00", "0").replace("0.00", "0").replace("0.", ".")
                 axes.text(
-                    float(xs[column]), float(ys[row]), text, ha="center", va="center", fontsize=SMALL - 1.5,
+                    float(xs[column]), float(ys[row]), text, ha="center", va="center", fontsize=SMALL,
                     color="white" if dark else INK,
                 )  # fmt: skip
         if len(xs) <= 8:

@@ -81,14 +81,23 @@ def merged(below: Mapping[str, Any], change: Mapping[str, Any], at: str = "") ->
     out = dict(below)
     for field, value in change.items():
         old = below.get(field)
-        if isinstance(value, Mapping) and isinstance(old, Mapping) and value.get("kind") == old.get("kind"):
+        if isinstance(value, Mapping) and isinstance(old, Mapping) and _alike(value, old):
             inside = {k: v for k, v in value.items() if k != "kind"}
+            if not inside:
+                raise ValueError(
+                    f"{at}{field} is of kind {old.get('kind')!r} in the layer below already; leave it out"
+                )
             out[field] = merged(old, inside, f"{at}{field}.")
         elif field in below and old == value:
             raise ValueError(f"{at}{field} = {value!r} is so in the layer below already; leave it out")
         else:
             out[field] = value
     return out
+
+
+def _alike(change: Mapping[str, Any], below: Mapping[str, Any]) -> bool:
+    """Whether a change goes into the table below: it names the same kind, or none."""
+    return change.get("kind", below.get("kind")) == below.get("kind")
 
 
 def read_ladder(folder: Path = FOLDER) -> list[Layer]:
