@@ -5,7 +5,7 @@ from bandit_sim.arms import Arms, ParticleArms, TreeArms
 from bandit_sim.contexts import Contexts
 from bandit_sim.engines import AnyArms
 from bandit_sim.expected import expected_step
-from bandit_sim.forest import synthetic_forest
+from bandit_sim.forest import forest, synthetic_forest
 from bandit_sim.lazy_tree import LazyTree
 from bandit_sim.replay import replay
 from bandit_sim.simulate import simulate, simulate_grid
@@ -21,6 +21,7 @@ __all__ = [
     "TokenTree",
     "TreeArms",
     "expected_step",
+    "forest",
     "replay",
     "simulate",
     "simulate_grid",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ from scipy.linalg import block_diag
 
 from bandit_sim._checks import floats
 from bandit_sim.arms import TreeArms
+from theory.response_tree import ResponseTree
 from theory.synthetic_tree import centred, overlap_kernel, synthetic_tree
 
 
@@ -57,28 +59,61 @@ def synthetic_forest(
         raise ValueError(
             f"overlap = {overlap} with one query changes nothing; leave it at 0, or give more queries"
         )
-    each = [TreeArms.from_tree(tree) for tree in trees]
-    order = np.argsort(trees[0].node, kind="stable")  # that of `TreeArms`, the same for every query
-    right = np.arange(len(order)) < depth - 1 + correct
-    kinds = overlap_kernel(right, own=own, within=within, cross=cross, wrong=wrong_overlap)[
-        np.ix_(order, order)
-    ]
-    nodes = int(each[0].node.max()) + 1
-    node = np.concatenate([tree.node + nodes * q for q, tree in enumerate(each)])
-    probability = np.concatenate([tree.probability for tree in each])
-    shared = (1 - overlap) * np.eye(len(each)) + overlap
+    tree = trees[0]
+    right = np.arange(len(tree.node)) < depth - 1 + correct
+    kinds = overlap_kernel(right, own=own, within=within, cross=cross, wrong=wrong_overlap)
+    shared = (1 - overlap) * np.eye(len(trees)) + overlap
+    node = np.concatenate([tree.node + (tree.node.max() + 1) * q for q, tree in enumerate(trees)])
+    probability = np.concatenate([tree.probability for tree in trees])
+    kernel = centred(np.kron(shared, kinds), node, probability)
+    return forest(trees, kernel, training=len(training), batch=batch)
+
+
+def forest(
+    trees: Sequence[ResponseTree],
+    kernel: ArrayLike,
+    *,
+    training: int,
+    batch: int = 1,
+    tokens: int | None = None,
+) -> TreeArms:
+    """Trees of several queries as arms of one bandit, with a kernel over all their edges.
+
+    Arguments:
+        trees: one per query, the training queries first.
+        kernel: (E, E) inner products of the scores of all edges, tree by tree, each tree's in its own order; in
+            its dtype everything is simulated.
+        training: how many of the trees are trained on; the others are held out.
+        batch: queries per round, drawn without replacement.
+        tokens: tokens of the longest response; default that of these trees.
+    Errors: ValueError where the kernel does not fit the trees.
+    Source: design of this project, section 2. Valid when: see `theory.response_tree.ResponseTree`.
+    """
+    whole = np.asarray(kernel)
+    edges = sum(len(tree.node) for tree in trees)
+    if whole.shape != (edges, edges):
+        raise ValueError(
+            f"kernel has shape {whole.shape}, the trees have {edges} edges; give ({edges}, {edges})"
+        )
+    longest = max(int(np.rint(tree.length.max())) for tree in trees) if tokens is None else tokens
+    each = [TreeArms.from_tree(tree, longest) for tree in trees]
+    starts = np.cumsum([0, *(len(tree.node) for tree in trees)])
+    nodes = np.cumsum([0, *(int(arms.node.max()) + 1 for arms in each)])
+    # `TreeArms` orders the edges of a tree by node.
+    order = np.concatenate([
+        start + np.argsort(tree.node, kind="stable") for start, tree in zip(starts, trees, strict=False)
+    ])  # fmt: skip
     joined = {
-        name: np.concatenate([getattr(tree, name) for tree in each])
-        for name in ("depth", "start", "span", "reward")
+        name: np.concatenate([getattr(arms, name) for arms in each])
+        for name in ("probability", "depth", "start", "span", "reward")
     }
     return replace(
         each[0],
         **joined,
-        node=node.astype(np.int32),
-        probability=probability,
-        path=block_diag(*(tree.path for tree in each)),
-        kernel=centred(np.kron(shared, kinds), node, probability),
-        query=np.repeat(np.arange(len(each), dtype=np.int32), len(each[0].reward)),
-        training=len(training),
+        node=np.concatenate([arms.node + nodes[q] for q, arms in enumerate(each)]).astype(np.int32),
+        path=block_diag(*(arms.path for arms in each)),
+        kernel=whole[np.ix_(order, order)],
+        query=np.repeat(np.arange(len(each), dtype=np.int32), [len(arms.reward) for arms in each]),
+        training=training,
         batch=batch,
     )

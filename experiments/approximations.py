@@ -22,6 +22,7 @@ from experiments.store import replacing, write_json
 from figures.curves import draw_error_vs_eta
 from figures.style import save_figure
 from llm_bridge.adapters import AdapterSpec
+from llm_bridge.asked import Question
 from llm_bridge.models import load_model
 from llm_bridge.probe import measure
 from llm_bridge.train import Trainer
@@ -132,8 +133,8 @@ def late_errors(
     """
     rule = preset("minimalist", eta=LATE_ETA)
     trainer = Trainer(
-        whole.split, whole.prompt.tokens, reward_of, rule,
-        replicas=LATE_REPLICAS, max_tokens=MAX_TOKENS, end_tokens=end_tokens, seed=1,
+        whole.split, [Question(whole.prompt.tokens, reward_of, end_tokens)], rule,
+        replicas=LATE_REPLICAS, max_tokens=MAX_TOKENS, seed=1,
     )  # fmt: skip
     turns = list(trainer.run(ROUNDS))
     rewards = np.stack([turn.rewards for turn in turns], axis=1)[:, :, None]

@@ -1,4 +1,4 @@
-"""The command line: `onearm simulate | law | probe | forecast | train | overlay | explain | layers | doctor`."""
+"""The command line: `onearm` with simulate, contexts, law, layers, probe, forecast, train, overlay, explain, doctor."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from experiments import law_command, simulate_command
+from experiments import contexts_command, law_command, simulate_command
 from experiments.console import Json, bars, errors, reporting, show, text_of
 from experiments.layers import command as layers_command
 
@@ -76,6 +76,7 @@ def main() -> None:
 
 
 app.command()(simulate_command.simulate)
+app.command()(contexts_command.contexts)
 app.add_typer(law_command.app, name="law")
 app.add_typer(layers_command.app, name="layers")
 

@@ -28,8 +28,8 @@ from experiments.overlay import WINDOWS
 from experiments.scores import martingale_residuals, window_z
 from experiments.stages import Run
 from experiments.store import Observed
-from llm_bridge.linear import linear_distributions, linear_logits
-from llm_bridge.rollouts import chosen, distributions, open_prompt, read_responses, sample, score, uniforms
+from llm_bridge.linear import linear_logits, linear_response_logits
+from llm_bridge.rollouts import chosen, open_prompt, read_responses, response_logits, sample, score, uniforms
 from llm_bridge.train import Trainer
 from theory.prefix_tree import Tokens
 from theory.probe import Probe
@@ -148,10 +148,10 @@ def retrace(
     kept, beyond = tree_masses(probe, run, observed)
     network, linear = (
         Trainer(
-            run.split, run.prompt, run.reward_of, run.spec.rule, replicas=len(observed.tokens),
-            max_tokens=run.spec.max_tokens, end_tokens=run.end_tokens, policy=policy,
+            run.split, [run.question], run.spec.rule, replicas=len(observed.tokens),
+            max_tokens=run.spec.max_tokens, policy=policy,
         )
-        for policy in (distributions, linear_distributions)
+        for policy in (response_logits, linear_response_logits)
     )  # fmt: skip
     snapshots: list[Snapshot] = []
     for t in range(looks[-1] + 1):
@@ -201,7 +201,7 @@ def _measure(
     everyone = torch.arange(replicas)
     kept: dict[str, Array] = {"tree": tree[0]}
     tokens = _padded(leaves)
-    hidden = read_responses(run.split, network.prompt, tokens)
+    hidden = read_responses(run.split, network.asked[0].prompt, tokens)
     which = torch.arange(len(leaves)).repeat(replicas)
     rows = everyone.repeat_interleave(len(leaves))
     kept["network"] = _mass(_logs(network, rows, hidden[which], tokens[which]), replicas)
@@ -235,18 +235,18 @@ def _fresh(
 ) -> tuple[Array, ...]:
     """Fresh rollouts of the network, five times (S, rollouts): reward; whether off the kept leaves; and log
     probability under the network and, for correct ones, the base model and the linearised network."""
-    split, prompt = network.split, network.prompt
+    split, prompt = network.split, network.asked[0].prompt
     parts: list[list[Array]] = []
     for replica in range(network.replicas):
         rows = torch.full((rollouts,), replica)
-        opening = open_prompt(split, prompt, network.factors, rows[:1])
         draws = np.stack([
             uniforms(seed, EXPLAIN_STREAM + replica, updates, 0, i, network.max_tokens)
             for i in range(rollouts)
         ])  # fmt: skip
         # One replica at a time: the vocabulary times the rollouts of all replicas would not fit in memory.
         own = {name: (down[rows[:1]], up[rows[:1]]) for name, (down, up) in network.factors.items()}
-        rolled = sample(split, prompt, opening, own, torch.zeros_like(rows), draws, network.end_tokens)
+        opening = open_prompt(split, prompt, own, torch.zeros(1, dtype=torch.long))
+        rolled = sample(split, prompt, opening, own, torch.zeros_like(rows), draws, run.end_tokens)
         responses = [tuple(int(x) for x in y[:n]) for y, n in zip(rolled.tokens, rolled.lengths, strict=True)]
         paid = np.array([run.reward_of(y) for y in responses])
         outside = np.array([float(y not in kept) for y in responses])
@@ -264,7 +264,7 @@ def _mismatch(network: Trainer, observed: Observed, updates: int) -> float:
     """Nats between the log probabilities of the record's next round and those of the retraced network."""
     responses = [y for replica in observed.tokens for y in replica[updates]]
     tokens = _padded(responses)
-    hidden = read_responses(network.split, network.prompt, tokens)
+    hidden = read_responses(network.split, network.asked[0].prompt, tokens)
     rows = torch.arange(network.replicas).repeat_interleave(network.rule.rollouts)
     logs = _logs(network, rows, hidden, tokens)
     return float(np.abs(logs - observed.logprobs[:, updates].reshape(-1)).max())
@@ -276,7 +276,7 @@ def _logs(student: Trainer, rows: Tensor, hidden: Tensor, tokens: Tensor) -> Arr
     parts: list[Array] = [np.zeros(0)]
     for at in _chunks(tokens):
         mine, states = _trimmed(hidden[at], tokens[at])
-        logs = score(student.split, student.prompt, student.factors, rows[at], states, mine)
+        logs = score(student.split, student.asked[0].prompt, student.factors, rows[at], states, mine)
         parts.append(_total(logs, mine))
     return np.concatenate(parts)
 
@@ -287,9 +287,12 @@ def _linear_logs(student: Trainer, rows: Tensor, hidden: Tensor, tokens: Tensor)
     parts: list[tuple[Array, Array]] = [(np.zeros(0), np.zeros(0))]
     for at in _chunks(tokens):
         mine, states = _trimmed(hidden[at], tokens[at])
-        base, change = linear_logits(student.split, student.prompt, student.factors, rows[at], states)
+        base, change = linear_logits(
+            student.split, student.asked[0].prompt, student.factors, rows[at], states
+        )
         both = (
-            _total(chosen(torch.log_softmax(logits, dim=-1), mine), mine) for logits in (base, base + change)
+            _total(_spread(chosen(logits[mine >= 0], mine[mine >= 0]), mine), mine)
+            for logits in (base, base + change)
         )
         parts.append(tuple(both))  # pyright: ignore[reportArgumentType]
     base, straight = zip(*parts, strict=True)
@@ -304,6 +307,11 @@ def _trimmed(hidden: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
     """Tokens and hidden states without the columns that are padding in every row."""
     longest = int((tokens >= 0).sum(dim=1).max())
     return tokens[:, :longest], hidden[:, : longest - 1]
+
+
+def _spread(logs: Tensor, tokens: Tensor) -> Tensor:
+    """(R, T) log probabilities (P,) at the tokens that are there."""
+    return logs.new_zeros(tokens.shape).masked_scatter(tokens >= 0, logs)
 
 
 def _total(logs: Tensor, tokens: Tensor) -> Array:

@@ -66,13 +66,7 @@ def forecast(
     trees = [probe.tree(), *(probe.bootstrap(seed + b) for b in range(1, spec.bootstraps))]
     longest = int(max(np.ceil(tree.length.max()) for tree in trees))
     step = largest_step(probe, rule)
-    if step > LARGEST_STEP:
-        warnings.warn(
-            f"eta moves a correct response by up to {step:.2g} nats in one update (limit {LARGEST_STEP:g}): the "
-            f"forecast is outside its valid range; use eta <= {rule.optimiser.eta * LARGEST_STEP / step:.2g}",
-            ForecastWarning,
-            stacklevel=2,
-        )
+    warn_of_step(step, rule.optimiser.eta)
     pool = max(spec.seeds, 2 * replicas)
     members: dict[str, list[Array]] = {name: [] for name in ENGINES}
     success: dict[str, list[Array]] = {name: [] for name in ENGINES}
@@ -116,6 +110,17 @@ def largest_step(probe: Probe, rule: Rule) -> float:
     own = np.diag(tree.sequence_kernel())
     share = tree.leaf_probability() * right
     return float(rule.optimiser.eta * _success_weight(rule) * (share @ own) / share.sum())
+
+
+def warn_of_step(step: float, eta: float) -> None:
+    """Warn where one update moves a correct response by more than `LARGEST_STEP` nats."""
+    if step > LARGEST_STEP:
+        warnings.warn(
+            f"eta moves a correct response by up to {step:.2g} nats in one update (limit {LARGEST_STEP:g}): the "
+            f"forecast is outside its valid range; use eta <= {eta * LARGEST_STEP / step:.2g}",
+            ForecastWarning,
+            stacklevel=3,
+        )
 
 
 def _success_weight(rule: Rule) -> float:

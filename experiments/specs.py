@@ -6,7 +6,7 @@ import hashlib
 import json
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import tomli_w
 from pydantic import Field, ValidationError
@@ -17,6 +17,7 @@ from theory.rules.rule import Rule
 from theory.rules.spec import Spec
 
 Count = Annotated[int, Field(ge=1)]
+F = TypeVar("F", bound="FileSpec")
 TREE = 3
 """Raised whenever a probe's rollouts make another tree than before: results of older trees are made again."""
 
@@ -46,7 +47,36 @@ class ForecastSpec(Spec):
     members: Annotated[int, Field(ge=2)] = 800
 
 
-class RunSpec(Spec):
+class FileSpec(Spec):
+    """A spec that a run folder is named by: spec.toml."""
+
+    def write(self, path: Path) -> None:
+        write_toml(path, self)
+
+    @classmethod
+    def read(cls: type[F], path: Path) -> F:
+        """Errors: ValueError naming the file and the field."""
+        try:
+            return cls.model_validate(tomllib.loads(path.read_text()))
+        except (tomllib.TOMLDecodeError, ValidationError) as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    def differences(self, other: FileSpec) -> list[str]:
+        """Fields in which two specs differ, as 'field: old -> new'."""
+        mine, theirs = _flat(self.model_dump(mode="json")), _flat(other.model_dump(mode="json"))
+        return [
+            f"{key}: {mine.get(key)} -> {theirs.get(key)}"
+            for key in sorted(mine | theirs)
+            if mine.get(key) != theirs.get(key)
+        ]
+
+    def digest(self, leave_out: set[str]) -> str:
+        """12 hex digits that change with any field but those left out."""
+        data = self.model_dump(mode="json", exclude=leave_out) | {"tree": TREE}
+        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:12]
+
+
+class RunSpec(FileSpec):
     """One query, one model, one rule: what `onearm overlay` forecasts, trains and compares."""
 
     query: Query
@@ -84,26 +114,6 @@ class RunSpec(Spec):
             data["tree"] = TREE
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:12]
 
-    def write(self, path: Path) -> None:
-        write_toml(path, self)
-
-    @classmethod
-    def read(cls, path: Path) -> RunSpec:
-        """Errors: ValueError naming the file and the field."""
-        try:
-            return cls.model_validate(tomllib.loads(path.read_text()))
-        except (tomllib.TOMLDecodeError, ValidationError) as error:
-            raise ValueError(f"{path}: {error}") from error
-
-    def differences(self, other: RunSpec) -> list[str]:
-        """Fields in which two specs differ, as 'field: old -> new'."""
-        mine, theirs = _flat(self.model_dump(mode="json")), _flat(other.model_dump(mode="json"))
-        return [
-            f"{key}: {mine.get(key)} -> {theirs.get(key)}"
-            for key in sorted(mine | theirs)
-            if mine.get(key) != theirs.get(key)
-        ]
-
 
 def write_toml(path: Path, spec: Spec) -> None:
     """A spec as TOML, which has no null: fields that are None are left out."""
@@ -113,7 +123,7 @@ def write_toml(path: Path, spec: Spec) -> None:
 def _without_none(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _without_none(v) for k, v in value.items() if v is not None}
-    return value
+    return [_without_none(v) for v in value] if isinstance(value, list) else value
 
 
 def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:

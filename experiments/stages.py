@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
-from experiments import store
+from experiments import checkpoint, store
 from experiments.forecast import Forecast, forecast
 from experiments.specs import RunSpec
 from experiments.store import Observed
+from llm_bridge.asked import Question
 from llm_bridge.models import LanguageModel, load_model
 from llm_bridge.probe import measure
+from llm_bridge.queries import Query
 from llm_bridge.split import SplitModel
 from llm_bridge.train import Round, Trainer
 from llm_bridge.verifiers import score, verify
@@ -26,7 +26,6 @@ from theory.prefix_tree import Tokens
 from theory.probe import Probe
 
 Progress = Callable[[str, int, int], None]
-CHECKPOINT_EVERY = 10
 
 
 @dataclass
@@ -60,27 +59,19 @@ class Run:
         return SplitModel(self.language_model.model, self.spec.adapter)
 
     @cached_property
+    def question(self) -> Question:
+        return question_of(self.language_model, self.spec.query, self.spec.max_tokens)
+
+    @property
     def prompt(self) -> torch.Tensor:
-        tokens = self.language_model.encode_prompt(self.spec.query.prompt)
-        room = self.language_model.context - tokens.shape[1]
-        if room < self.spec.max_tokens:
-            raise ValueError(
-                f"the prompt has {tokens.shape[1]} tokens and max_tokens is {self.spec.max_tokens}, but the context "
-                f"of {self.language_model.name} is {self.language_model.context}; shorten the query, or set "
-                f"--max-tokens to at most {room}"
-            )
-        return tokens
+        return self.question.prompt
 
-    @cached_property
+    @property
     def end_tokens(self) -> tuple[int, ...]:
-        return self.language_model.ends(self.spec.query.stop)
-
-    def outcome_of(self, tokens: Tokens) -> float | None:
-        return verify(self.spec.query, self.language_model.decode(list(tokens)))
+        return self.question.end_tokens
 
     def reward_of(self, tokens: Tokens) -> float:
-        """An unparsable answer (outcome None) is paid like a wrong one."""
-        return float(score([self.outcome_of(tokens)])[0])
+        return self.question.reward_of(tokens)
 
     def probe(self) -> Probe:
         """The probe: from the folder, or measured on the base model and saved."""
@@ -137,76 +128,59 @@ class Run:
             return found
         trainer = Trainer(
             self.split,
-            self.prompt,
-            self.reward_of,
+            [self.question],
             self.spec.rule,
             replicas=self.spec.replicas,
             max_tokens=self.spec.max_tokens,
-            end_tokens=self.end_tokens,
             seed=self.spec.seed,
         )
-        rows, seconds = self._resume(trainer, stage)
-        try:
-            for turn in trainer.run(self.spec.rounds):
-                rows.extend(self._rows(turn))
-                seconds += turn.seconds
-                self.progress("train", trainer.round, self.spec.rounds)
-                if trainer.round % CHECKPOINT_EVERY == 0:
-                    self._checkpoint(trainer, rows, stage, seconds)
-        except BaseException:
-            if trainer.whole and rows and rows[-1]["round"] == trainer.round:
-                self._checkpoint(trainer, rows, stage, seconds)
-            raise
-        notes = {"stage": stage, "seconds": repr(seconds)}
-        store.write_observed(self.out / "observed.parquet", rows, notes)
-        for path in self._checkpoints():
-            path.unlink(missing_ok=True)
+        checkpoint.train(self.out, trainer, self.spec.rounds, stage, self._rows, self.progress)
         observed = store.load_observed(self.out, stage)
         assert observed is not None
         return observed
 
     def _rows(self, turn: Round) -> list[dict[str, Any]]:
-        n = self.spec.rule.rollouts
-        return [
-            {
-                "replica": i // n,
-                "round": turn.number + 1,
-                "rollout": i % n,
-                "tokens": list(tokens),
-                "text": self.language_model.decode(list(tokens)),
-                "outcome": self.outcome_of(tokens),
-                "reward": float(turn.rewards[i]),
-                "logprob": float(turn.logprob[i]),
-            }
-            for i, tokens in enumerate(turn.tokens)
-        ]
+        return rows_of(turn, self.language_model, [self.spec.query])
 
-    def _checkpoints(self) -> list[Path]:
-        return sorted([*self.out.glob("checkpoint-*.safetensors"), *self.out.glob("checkpoint-*.parquet")])
 
-    def _checkpoint(self, trainer: Trainer, rows: list[dict[str, Any]], stage: str, seconds: float) -> None:
-        """State and rows under the round's number; older ones go only when both new ones are there."""
-        old, name = self._checkpoints(), f"checkpoint-{trainer.round:06d}"
-        with store.replacing(self.out / f"{name}.safetensors") as temporary:
-            save_file(trainer.state(), temporary, {"stage": stage})
-        store.write_observed(self.out / f"{name}.parquet", rows, {"stage": stage, "seconds": repr(seconds)})
-        for path in old:
-            if path.stem != name:
-                path.unlink(missing_ok=True)
+def question_of(model: LanguageModel, query: Query, max_tokens: int) -> Question:
+    """The query in the model's tokens; an unparsable answer (outcome None) is paid like a wrong one.
 
-    def _resume(self, trainer: Trainer, stage: str) -> tuple[list[dict[str, Any]], float]:
-        """Rows and seconds of the newest whole checkpoint, loaded into the trainer; nothing where there is none."""
-        for path in sorted(self.out.glob("checkpoint-*.parquet"), reverse=True):
-            found = store.read_rows(path, stage)
-            state = path.with_suffix(".safetensors")
-            if found is None or not state.exists():
-                continue
-            try:
-                tensors = load_file(state)
-            except SafetensorError:
-                continue  # half-written: an older checkpoint is worth more than its newest part
-            trainer.load_state(tensors)
-            rows, notes = found
-            self.progress("train", trainer.round, self.spec.rounds)
-            return rows, float(notes["seconds"])
-        return [], 0.0
+    Errors: ValueError where prompt and response do not fit into the model's context.
+    """
+    tokens = model.encode_prompt(query.prompt)
+    room = model.context - tokens.shape[1]
+    if room < max_tokens:
+        raise ValueError(
+            f"the prompt has {tokens.shape[1]} tokens and max_tokens is {max_tokens}, but the context "
+            f"of {model.name} is {model.context}; shorten the query, or set --max-tokens to at most {room}"
+        )
+    return Question(
+        tokens,
+        lambda response: float(score([outcome(model, query, response)])[0]),
+        model.ends(query.stop),
+    )
+
+
+def outcome(model: LanguageModel, query: Query, tokens: Sequence[int]) -> float | None:
+    """What the query's verifier says of a response: 1, 0, or None where it cannot be parsed."""
+    return verify(query, model.decode(list(tokens)))
+
+
+def rows_of(turn: Round, model: LanguageModel, queries: Sequence[Query]) -> list[dict[str, Any]]:
+    """A round as rows of `store.COLUMNS`; a rollout's number counts all of its replica's."""
+    per_replica = len(turn.tokens) // (1 + int(turn.replica.max()))
+    return [
+        {
+            "replica": int(turn.replica[i]),
+            "round": turn.number + 1,
+            "query": int(turn.query[i]),
+            "rollout": i % per_replica,
+            "tokens": list(tokens),
+            "text": model.decode(list(tokens)),
+            "outcome": outcome(model, queries[turn.query[i]], tokens),
+            "reward": float(turn.rewards[i]),
+            "logprob": float(turn.logprob[i]),
+        }
+        for i, tokens in enumerate(turn.tokens)
+    ]

@@ -15,10 +15,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from experiments.forecast import ENGINES, Forecast
-from experiments.specs import RunSpec
+from experiments.specs import FileSpec
 from theory.prefix_tree import Responses, Tokens, grow
 from theory.probe import Probe
 
@@ -41,7 +42,7 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
         temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
-def open_folder(out: Path, spec: RunSpec) -> None:
+def open_folder(out: Path, spec: FileSpec) -> None:
     """Make `out` the folder of `spec`, or find that it already is.
 
     Errors: ValueError where the folder cannot be written, or holds another spec (fields named): results are
@@ -57,7 +58,7 @@ def open_folder(out: Path, spec: RunSpec) -> None:
         ) from error
     path = out / "spec.toml"
     if path.exists():
-        changed = RunSpec.read(path).differences(spec)
+        changed = type(spec).read(path).differences(spec)
         if changed:
             raise ValueError(
                 f"--out {out} holds another run ({'; '.join(changed[:5])}); "
@@ -229,9 +230,21 @@ class Observed:
         )
 
 
+def load_arrays(path: Path, stage: str) -> tuple[dict[str, NDArray[Any]], dict[str, str]] | None:
+    """Arrays and notes of a safetensors file of this stage; None where there is none."""
+    if not path.exists():
+        return None
+    with safe_open(path, "numpy") as file:
+        notes = file.metadata() or {}
+        if notes.get("stage") != stage:
+            return None
+        return {name: file.get_tensor(name) for name in file.keys()}, notes  # noqa: SIM118
+
+
 COLUMNS = pa.schema([
     ("replica", pa.int32()),
     ("round", pa.int32()),
+    ("query", pa.int32()),
     ("rollout", pa.int32()),
     ("tokens", pa.list_(pa.int32())),
     ("text", pa.string()),

@@ -20,7 +20,7 @@ def linear_logits(
     """Base logits z(0) and their first-order change J theta, (R, T, V) each, before every response token.
 
     One forward-mode pass, theta the tangent. The change is differentiable in theta, so that training the
-    linearised network needs nothing but its log probabilities (`linear_distributions`).
+    linearised network needs nothing but its log probabilities (`linear_response_logits`).
 
     Arguments: see `llm_bridge.rollouts.score`; only the up factors B move.
     Errors: ValueError where the adapters train A too: its tangent at B = 0 is zero, and would hide what it does.
@@ -44,14 +44,14 @@ def linear_logits(
     return both.primal.detach(), both.tangent
 
 
-def linear_distributions(
-    split: SplitModel, prompt: Prompt, factors: Factors | None, rows: Tensor, hidden: Tensor, count: int
+def linear_response_logits(
+    split: SplitModel, prompt: Prompt, factors: Factors | None, rows: Tensor, hidden: Tensor, tokens: Tensor
 ) -> Tensor:
-    """Log probabilities (R, count, V) under the linearised network, pi(v | prefix) = softmax(z(0) + J theta)_v.
+    """Logits (P, V) of the linearised network, z(0) + J theta, before each token that is there.
 
-    Arguments: as those of `llm_bridge.rollouts.distributions`, for which it stands in.
+    Arguments: as those of `llm_bridge.rollouts.response_logits`, for which it stands in.
     Source: design of this project, section 2 (the check that told the sequence kernel from the tree kernel).
     """
     factors = split.adapters.fresh(len(rows)) if factors is None else factors
-    base, change = linear_logits(split, prompt, factors, rows, hidden[:, : count - 1])
-    return torch.log_softmax(base + change, dim=-1)
+    base, change = linear_logits(split, prompt, factors, rows, hidden[:, : tokens.shape[1] - 1])
+    return (base + change)[tokens >= 0]

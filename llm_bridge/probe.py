@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from llm_bridge.rollouts import Prompt, Rollouts, open_prompt, read_prompt, sample, uniforms
 from llm_bridge.scores import atom_scores, gram
 from llm_bridge.split import SplitModel
-from theory.prefix_tree import Responses, Tokens, grow
+from theory.prefix_tree import PrefixTree, Responses, Tokens, grow
 from theory.probe import Probe
 
 Progress = Callable[[str, int, int], None]
@@ -48,13 +48,10 @@ def measure(
     """
     started = time.perf_counter()
     prompt = read_prompt(split, prompt_tokens)
-    parts = draw_rollouts(
-        split, prompt, rollouts, max_tokens, end_tokens, seed=seed, batch=batch, progress=progress
-    )
-    responses = collect(parts, reward_of)
-    if not np.any(responses.rewards > 0):
-        raise NoCorrectRollout(rollouts)
-    layout = grow(responses, vocabulary=vocabulary, cut=cut, leaf_cut=leaf_cut, keep=keep)
+    responses, layout, meta = survey(
+        split, prompt, reward_of, end_tokens=end_tokens, vocabulary=vocabulary, rollouts=rollouts,
+        max_tokens=max_tokens, seed=seed, cut=cut, leaf_cut=leaf_cut, keep=keep, batch=batch, progress=progress,
+    )  # fmt: skip
     scores = atom_scores(
         split,
         prompt,
@@ -62,6 +59,47 @@ def measure(
         layout.atoms,
         progress=None if progress is None else lambda done, total: progress("scores", done, total),
     )
+    meta["seconds"] = time.perf_counter() - started
+    return Probe(responses, layout, gram(scores).numpy(), meta)
+
+
+def survey(
+    split: SplitModel,
+    prompt: Prompt,
+    reward_of: Callable[[Tokens], float],
+    *,
+    end_tokens: Sequence[int],
+    vocabulary: int,
+    rollouts: int,
+    max_tokens: int,
+    seed: int,
+    cut: float,
+    leaf_cut: float,
+    keep: Literal["correct", "all"],
+    batch: int = 256,
+    query: int = 0,
+    progress: Progress | None = None,
+) -> tuple[Responses, PrefixTree, dict[str, object]]:
+    """The part of a probe before its scores: rollouts, the tree grown from them, and what was done.
+
+    Arguments: see `measure`; `query` numbers the draws, where several queries are probed with one seed.
+    Errors: as `measure`.
+    """
+    parts = draw_rollouts(
+        split,
+        prompt,
+        rollouts,
+        max_tokens,
+        end_tokens,
+        seed=seed,
+        batch=batch,
+        query=query,
+        progress=progress,
+    )
+    responses = collect(parts, reward_of)
+    if not np.any(responses.rewards > 0):
+        raise NoCorrectRollout(rollouts)
+    layout = grow(responses, vocabulary=vocabulary, cut=cut, leaf_cut=leaf_cut, keep=keep)
     meta: dict[str, object] = {
         "rollouts": rollouts,
         "max_tokens": max_tokens,
@@ -70,10 +108,9 @@ def measure(
         "cut": cut,
         "leaf_cut": leaf_cut,
         "keep": keep,
-        "seconds": time.perf_counter() - started,
         "tokens": int(sum(part.lengths.sum() for part in parts)) + sum(len(a.tokens) for a in layout.atoms),
     }
-    return Probe(responses, layout, gram(scores).numpy(), meta)
+    return responses, layout, meta
 
 
 class NoCorrectRollout(ValueError):
@@ -97,6 +134,7 @@ def draw_rollouts(
     *,
     seed: int,
     batch: int,
+    query: int = 0,
     progress: Progress | None = None,
 ) -> list[Rollouts]:
     """`count` rollouts of the base model, in batches."""
@@ -104,7 +142,7 @@ def draw_rollouts(
     parts: list[Rollouts] = []
     for first in range(0, count, batch):
         index = range(first, min(first + batch, count))
-        draws = np.stack([uniforms(seed, PROBE_STREAM, 0, 0, i, max_tokens) for i in index])
+        draws = np.stack([uniforms(seed, PROBE_STREAM, 0, query, i, max_tokens) for i in index])
         rows = torch.zeros(len(index), dtype=torch.long)
         parts.append(sample(split, prompt, opening, None, rows, draws, end_tokens))
         if progress is not None:

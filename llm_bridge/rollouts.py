@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -25,10 +26,11 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Opening:
-    """A prompt after the head, per replica: keys and values, and log probabilities of the first token."""
+    """A prompt after the head, an entry per replica: keys and values, logits of the first token, which replica."""
 
     past: State
-    logits: Tensor  # (rows, V)
+    logits: Tensor  # (entries, V)
+    replicas: Tensor  # (entries,)
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def open_prompt(split: SplitModel, prompt: Prompt, factors: Factors | None, rows
     """The prompt through the head of each replica in `rows`."""
     with split.adapters.use(factors, rows):
         hidden, past = split.head.run(hidden=prompt.hidden.expand(len(rows), -1, -1))
-    return Opening(past, split.logits(hidden[:, -1]))
+    return Opening(past, split.logits(hidden[:, -1]), rows)
 
 
 @torch.no_grad()
@@ -86,8 +88,8 @@ def sample(
     """Sample one response per row; each prefix is computed once, however many rollouts share it.
 
     Arguments:
-        opening: one entry per replica that occurs in `rows`.
-        rows: (R,) the replica of each rollout, an index into `factors` and `opening`.
+        rows: (R,) the entry of `opening` that each rollout starts from.
+        factors: those of every replica; an entry's own are at the index that `opening.replicas` names.
         draws: (R, T) uniforms; token t of row r is the inverse-CDF draw of draws[r, t], so T limits the length.
         end_tokens: ids that close a response; the end token belongs to it and is scored.
     """
@@ -98,7 +100,7 @@ def sample(
     device, ends = prompt.hidden.device, torch.tensor(list(end_tokens))
     # Rollout live[i] reads prefix trunk_of[i] of the trunk's batch and row head_of[i] of the head's.
     live, trunk_of, head_of = torch.arange(count), torch.zeros(count, dtype=torch.long), rows.cpu()
-    trunk, head, logits, owner = prompt.past, opening.past, opening.logits, torch.arange(len(opening.logits))
+    trunk, head, logits, owner = prompt.past, opening.past, opening.logits, opening.replicas.cpu()
     for t in range(limit):
         picked, log = draw(logits, head_of, torch.from_numpy(draws[live.numpy(), t]))
         tokens[live.numpy(), t] = picked.numpy()
@@ -126,30 +128,50 @@ def sample(
     return Rollouts(tokens, logprobs, lengths, np.isin(final, list(end_tokens)), hiddens)
 
 
+BLOCK = 512
+"""Tokens whose mass is summed first: a draw then looks into one block instead of the whole vocabulary."""
+
+
 def draw(logits: Tensor, rows: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
-    """Inverse-CDF draws from softmax(logits[rows]) in float64, and their log probabilities: (R,), (R,)."""
-    logs = torch.log_softmax(logits.double(), dim=-1).cpu()
-    cdf = logs.exp().cumsum(dim=-1)
-    token = torch.empty(len(rows), dtype=torch.long)
-    for row in rows.unique():
-        mine = (rows == row).nonzero()[:, 0]
-        token[mine] = torch.searchsorted(cdf[row], uniform[mine] * cdf[row, -1], right=True)
-    token.clamp_(max=logits.shape[-1] - 1)
-    return token, logs[rows, token]
+    """Inverse-CDF draws from softmax(logits[rows]), and their log probabilities: (R,), (R,) in float64.
+
+    Masses are summed in the logits' dtype within a block of tokens, in float64 across blocks.
+    """
+    top = logits.amax(dim=-1, keepdim=True)
+    weights = F.pad((logits - top).exp_(), (0, -logits.shape[-1] % BLOCK))
+    blocks = weights.view(len(logits), -1, BLOCK)
+    ends = blocks.sum(dim=-1).cpu().double().cumsum(dim=-1)
+    target = uniform * ends[rows, -1]
+    block = torch.searchsorted(ends[rows], target[:, None], right=True)[:, 0].clamp_(max=ends.shape[1] - 1)
+    before = torch.where(block > 0, ends[rows, block - 1], 0.0)
+    inside = blocks[rows.to(logits.device), block.to(logits.device)].cpu().double().cumsum(dim=-1)
+    place = torch.searchsorted(inside, (target - before)[:, None], right=True)[:, 0].clamp_(max=BLOCK - 1)
+    token = (block * BLOCK + place).clamp_(max=logits.shape[-1] - 1)
+    at = rows.to(logits.device), token.to(logits.device)
+    return token, (logits[at] - top[at[0], 0]).cpu().double() - ends[rows, -1].log()
 
 
-def distributions(
-    split: SplitModel, prompt: Prompt, factors: Factors | None, rows: Tensor, hidden: Tensor, count: int
+def response_logits(
+    split: SplitModel, prompt: Prompt, factors: Factors | None, rows: Tensor, hidden: Tensor, tokens: Tensor
 ) -> Tensor:
-    """Differentiable log probabilities (R, count, V) of every next token, at the first `count` of given responses.
+    """Differentiable logits (P, V) before each of the P tokens that are there, response by response.
+
+    The output map is the dear part of a small model: padding does not pass through it.
 
     Arguments:
         factors: None is the base model.
+        rows: (R,) the replica of each response.
         hidden: (R, T-1, D) trunk output of all response tokens but the last, as `Rollouts.hidden` holds it.
+        tokens: (R, T) token ids, -1 beyond the end.
     """
     with split.adapters.use(factors, rows):
-        out = read_whole(split, prompt, rows, hidden[:, : count - 1])
-    return torch.log_softmax(split.logits(out), dim=-1)
+        out = read_whole(split, prompt, rows, hidden[:, : tokens.shape[1] - 1])
+    return split.logits(out[tokens >= 0])
+
+
+def chosen(logits: Tensor, tokens: Tensor) -> Tensor:
+    """log softmax(logits) at the tokens: (P, V), (P,) -> (P,), without a second matrix of the logits' size."""
+    return logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(dim=1)
 
 
 def score(
@@ -160,24 +182,19 @@ def score(
     hidden: Tensor,
     tokens: Tensor,
 ) -> Tensor:
-    """Differentiable log probabilities (R, T, in the model's dtype) of given responses.
+    """Differentiable log probabilities (R, T, in the model's dtype) of given responses, zero at padding.
 
-    Arguments:
-        factors, hidden: as in `distributions`.
-        tokens: (R, T) token ids; padding may hold anything (mask it out).
+    Arguments: as in `response_logits`.
     """
-    return chosen(distributions(split, prompt, factors, rows, hidden, tokens.shape[1]), tokens)
+    there = tokens >= 0
+    logits = response_logits(split, prompt, factors, rows, hidden, tokens)
+    return logits.new_zeros(tokens.shape).masked_scatter(there, chosen(logits, tokens[there]))
 
 
 def read_whole(split: SplitModel, prompt: Prompt, rows: Tensor, hidden: Tensor) -> Tensor:
     """(R, T, D) the bound head's output before each of the T response tokens; hidden is (R, T-1, D)."""
     whole = torch.cat([prompt.hidden.expand(len(rows), -1, -1), hidden], dim=1)
     return split.head.forward(whole)[:, prompt.hidden.shape[1] - 1 :]
-
-
-def chosen(logs: Tensor, tokens: Tensor) -> Tensor:
-    """(R, T) the log probabilities of tokens (R, T) out of logs (R, T, V); padding (-1) holds anything."""
-    return logs.gather(2, tokens.clamp(min=0)[:, :, None])[:, :, 0]
 
 
 @torch.no_grad()

@@ -80,16 +80,15 @@ def _log_probabilities(split: SplitModel, prompt: Prompt, factors: Factors, atom
     ]
     row = torch.tensor([i for i, (first, last) in enumerate(spans) for _ in range(first, last)])
     column = torch.tensor([t for first, last in spans for t in range(first, last)])
-    logs = torch.log_softmax(split.logits(out[row.to(device), column.to(device)]), dim=-1)  # (positions, V)
-    values, done = [], 0
+    logits = split.logits(out[row.to(device), column.to(device)])  # (positions, V)
+    norms, values, done = logits.logsumexp(dim=1), [], 0
     for atom, (first, last) in zip(atoms, spans, strict=True):
-        mine = logs[done : done + last - first]
+        mine, total = logits[done : done + last - first], norms[done : done + last - first]
         done += last - first
         if atom.complement is None:
             picked = torch.tensor(atom.tokens[first:last], device=device)
-            values.append(mine.gather(1, picked[:, None]).sum())
+            values.append((mine.gather(1, picked[:, None])[:, 0] - total).sum())
         else:
-            outside = torch.ones(logs.shape[-1], dtype=torch.bool, device=device)
-            outside[list(atom.complement)] = False
-            values.append(torch.logsumexp(mine[0, outside], dim=0))
+            named = torch.tensor(atom.complement, dtype=torch.long, device=device)
+            values.append(mine[0].index_fill(0, named, -torch.inf).logsumexp(dim=0) - total[0])
     return torch.stack(values)

@@ -13,17 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from llm_bridge.adapters import Factors
+from llm_bridge.asked import Asked, Question
 from llm_bridge.optimiser import Ascent
 from llm_bridge.rollouts import (
-    Opening,
     Prompt,
     Rollouts,
     chosen,
-    distributions,
-    open_prompt,
-    read_prompt,
     read_responses,
-    sample,
+    response_logits,
     score,
     uniforms,
 )
@@ -32,15 +29,25 @@ from theory.prefix_tree import Tokens
 from theory.rules.batch import Batch
 from theory.rules.rule import Rule
 
-Policy = Callable[[SplitModel, Prompt, Factors | None, Tensor, Tensor, int], Tensor]
-"""Log probabilities of given responses: the network's (`rollouts.score`) or the linearised network's."""
+Policy = Callable[[SplitModel, Prompt, Factors | None, Tensor, Tensor, Tensor], Tensor]
+"""Logits before the tokens of given responses: the network's (`rollouts.response_logits`) or its linearisation's."""
+
+
+PICK_STREAM = 2**63
+"""Query number of the draws that choose a round's batch: no query can have it."""
 
 
 @dataclass(frozen=True)
 class Round:
-    """What one round did: S replicas, n rollouts each (replica-major rows)."""
+    """What one round did, in rows: replica by replica, its batch's queries in order, n rollouts each.
+
+    Arguments:
+        replica, query: (R,) whose rollout the row is, and the index of the training query that it answers.
+    """
 
     number: int
+    replica: NDArray[np.int64]
+    query: NDArray[np.int64]
     tokens: list[Tokens]
     rewards: NDArray[np.float64]
     logprob: NDArray[np.float64]
@@ -48,17 +55,22 @@ class Round:
 
 
 class Trainer:
-    """S independent runs of one query in one batch: a shared frozen trunk, adapters of their own.
+    """S independent runs beside one another: a shared frozen trunk, adapters of their own.
 
-    Each round, per replica: n rollouts at temperature 1, verified; w = rule(rewards, log probabilities);
-    theta moves along  sum_it w_it grad log pi(y_it | x, y_i,<t)  by the rule's optimiser, plus the gradient of
-    the exact entropy where the rule has that bonus; once per epoch, the log probabilities scored anew.
+    Each round, per replica: a batch of B of the Q queries, n rollouts each at temperature 1, verified;
+    w = rule(rewards, log probabilities, the query as group); theta moves along
+    sum_it w_it grad log pi(y_it | x_i, y_i,<t)  by the rule's optimiser, plus the gradient of the exact entropy
+    where the rule has that bonus; once per epoch, the log probabilities scored anew.
 
     Arguments:
-        reward_of: verified reward of a response given as token ids.
-        seed: draws of replica s in round t depend on (seed, s, t, rollout) alone.
-        policy: gives the distributions that are differentiated; another than the network's own can only `retrace`.
-    Errors: ValueError for a reward that is not finite, naming replica and round.
+        questions: the Q training queries.
+        batch: B, drawn uniformly without replacement by each replica for itself; all Q where not given.
+        held_out: queries that are never trained on; `evaluate` samples them.
+        seed: draws of replica s in round t depend on (seed, s, t, query, rollout) alone.
+        chunk: rows that are differentiated at once (the micro-batch); gradients add up, the step does not change.
+        policy: gives the logits that are differentiated; another than the network's own can only `retrace`.
+    Errors: ValueError for a batch that the queries cannot fill, a signal with helper rollouts, and a reward that
+        is not finite, naming replica and round.
     Valid when: the first epoch of every round is on-policy; the reference of the rule's KL is the base model,
         or the policy it was at the last refresh.
     """
@@ -66,36 +78,43 @@ class Trainer:
     def __init__(
         self,
         split: SplitModel,
-        prompt_tokens: Tensor,
-        reward_of: Callable[[Tokens], float],
+        questions: Sequence[Question],
         rule: Rule,
         *,
         replicas: int,
         max_tokens: int,
-        end_tokens: Sequence[int],
+        batch: int | None = None,
+        held_out: Sequence[Question] = (),
         seed: int = 0,
         chunk: int = 16,
-        policy: Policy = distributions,
+        policy: Policy = response_logits,
     ) -> None:
-        self.split, self.rule, self.reward_of, self.policy = split, rule, reward_of, policy
-        self.replicas, self.max_tokens, self.seed, self.chunk = replicas, max_tokens, seed, chunk
-        self.end_tokens = tuple(end_tokens)
-        self.prompt: Prompt = read_prompt(split, prompt_tokens)
-        self.factors: Factors = split.adapters.fresh(replicas)
-        self.parameters = split.adapters.trainable(self.factors)
-        self.ascent = Ascent(rule.optimiser, self.parameters)
-        self.reference: Factors | None = None  # the base model
+        self.batch = len(questions) if batch is None else batch
+        if not 1 <= self.batch <= len(questions):
+            raise ValueError(f"batch = {batch} of {len(questions)} training queries; give 1 to all of them")
         if rule.signal.helpers:
             raise ValueError(
                 f"signal {rule.signal.kind} draws rollouts that are not trained on, which this trainer does not "
                 "sample; simulate it, or choose a signal without extra or greedy rollouts"
             )
+        self.split, self.rule, self.policy = split, rule, policy
+        self.replicas, self.max_tokens, self.seed, self.chunk = replicas, max_tokens, seed, chunk
+        self.asked = [Asked(split, question, replicas) for question in (*questions, *held_out)]
+        self.training = len(questions)
+        self.factors: Factors = split.adapters.fresh(replicas)
+        self.parameters = split.adapters.trainable(self.factors)
+        self.ascent = Ascent(rule.optimiser, self.parameters)
+        self.reference: Factors | None = None  # the base model
         # A memory per replica: torch.vmap maps over the first axis.
-        self.rule_state = tuple(x.expand(replicas, *x.shape).clone() for x in rule.init(torch))
+        memory = rule.init(torch, self.training)
+        self.rule_state = tuple(x.expand(replicas, *x.shape).clone() for x in memory)
         self.round = 0
         self.whole = True
-        self._opening: Opening | None = None
-        self._stale = torch.ones(replicas, dtype=torch.bool)
+
+    @property
+    def rows_each(self) -> int:
+        """Rows of one replica in a round: B n."""
+        return self.batch * self.rule.rollouts
 
     def run(self, rounds: int) -> Iterator[Round]:
         """Rounds up to number `rounds`, one at a time."""
@@ -106,41 +125,77 @@ class Trainer:
         """One round of every replica."""
         started = time.perf_counter()
         self._refresh()
-        n = self.rule.rollouts
-        rows = torch.arange(self.replicas).repeat_interleave(n)
-        draws = np.stack([
-            uniforms(self.seed, s, self.round, 0, i, self.max_tokens)
-            for s in range(self.replicas)
-            for i in range(n)
-        ])  # fmt: skip
-        rolled = sample(self.split, self.prompt, self._open(), self.factors, rows, draws, self.end_tokens)
-        tokens = [
-            tuple(int(x) for x in row[:length])
-            for row, length in zip(rolled.tokens, rolled.lengths, strict=True)
-        ]
-        rewards = np.array([self.reward_of(t) for t in tokens])
-        batch = self._batch(rolled, rewards)
+        query = self._pick().repeat(self.rule.rollouts)
+        rolled = self._sample(query, np.tile(np.arange(self.rule.rollouts), self.replicas * self.batch))
+        tokens = _responses(rolled)
+        rewards = self._rewards(query, tokens)
+        batch = self._batch(rolled, query, rewards)
         # An interrupt inside the update leaves parameters that no whole number of rounds has.
         self.whole = False
         memory = self.rule_state
         for epoch in range(self.rule.epochs):
             if epoch:
-                batch = batch._replace(logprobs=self._scores(rolled, self.factors))
+                batch = batch._replace(logprobs=self._scores(rolled, query, self.factors))
             weights, memory = _each(self.rule.weights, batch, self.rule_state)
             bonus = _each(self.rule.entropy_weights, batch)
-            self._update(rolled, weights.flatten(0, 1), bonus.flatten(0, 1))
+            self._update(rolled, query, weights.flatten(0, 1), bonus.flatten(0, 1))
         self.rule_state = memory
-        done = Round(self.round, tokens, rewards, rolled.logprobs.sum(axis=1), time.perf_counter() - started)
+        logprob = rolled.logprobs.sum(axis=1)
+        replica = np.arange(self.replicas).repeat(self.rows_each)
+        seconds = time.perf_counter() - started
+        done = Round(self.round, replica, query, tokens, rewards, logprob, seconds)
         self.round += 1
         self.whole = True
         return done
 
+    def evaluate(self, rollouts: int) -> NDArray[np.float64]:
+        """(S, H, rollouts) rewards of fresh rollouts of the held-out queries, as the replicas are now.
+
+        Nothing that a later round depends on changes. Errors: ValueError where there is no held-out query.
+        """
+        held = np.arange(self.training, len(self.asked))
+        if not len(held):
+            raise ValueError("there is no held-out query to evaluate; give Trainer some with held_out=")
+        query = np.tile(held.repeat(rollouts), self.replicas)
+        rolled = self._sample(query, np.tile(np.arange(rollouts), self.replicas * len(held)))
+        return self._rewards(query, _responses(rolled)).reshape(self.replicas, len(held), rollouts)
+
+    def _pick(self) -> NDArray[np.int64]:
+        """(S B) each replica's queries of this round, in order."""
+        if self.batch == self.training:
+            return np.tile(np.arange(self.training), self.replicas)
+        keys = ([self.seed, s] for s in range(self.replicas))
+        bits = (np.random.Philox(key=key, counter=[0, 0, PICK_STREAM, self.round]) for key in keys)
+        drawn = [np.random.Generator(b).permutation(self.training)[: self.batch] for b in bits]
+        return np.sort(drawn, axis=1).ravel()
+
+    def _sample(self, query: NDArray[np.int64], rollout: NDArray[np.int64]) -> Rollouts:
+        """A response per row (replica-major, equally many each), rollout number `rollout` of query `query`."""
+        each = len(query) // self.replicas
+        rows = np.arange(len(query))
+        parts: list[tuple[NDArray[np.int64], Rollouts]] = []
+        for q in np.unique(query):
+            at = rows[query == q]
+            draws = np.stack([
+                uniforms(self.seed, int(row // each), self.round, int(q), int(rollout[row]), self.max_tokens)
+                for row in at
+            ])  # fmt: skip
+            replica = torch.from_numpy(at // each)
+            parts.append((at, self.asked[q].sample(self.factors, replica, draws)))
+        return _joined(parts)
+
+    def _rewards(self, query: NDArray[np.int64], tokens: Sequence[Tokens]) -> NDArray[np.float64]:
+        return np.array([
+            self.asked[q].question.reward_of(t) for q, t in zip(query, tokens, strict=True)
+        ])  # fmt: skip
+
     def retrace(self, responses: Sequence[Tokens], rewards: NDArray[np.float64]) -> None:
         """One round on given responses in place of fresh rollouts: the replicas of a record, trained again.
 
-        Arguments: (S n) responses, replica-major, and their rewards.
-        Errors: ValueError for a rule with a KL term, an entropy bonus or several epochs, whose weights need log
-            probabilities that no record holds.
+        Arguments: (S B n) responses, replica-major, and their rewards.
+        Errors: ValueError for a batch that is not all the queries (a record does not say which), and for a
+            rule with a KL term, an entropy bonus or several epochs, whose weights need log probabilities that
+            no record holds.
         """
         if self.rule.kl.kind != "none" or self.rule.entropy.kind != "none" or self.rule.epochs > 1:
             raise ValueError(
@@ -148,36 +203,41 @@ class Trainer:
                 "weights depend on log probabilities of every token, which a record of responses does not hold; "
                 "retrace a run of a rule without these"
             )
+        if self.batch < self.training:
+            raise ValueError(
+                f"batch = {self.batch} of {self.training} queries: a record of responses does not say which were "
+                "asked; retrace runs whose batch is all of them"
+            )
+        query = self._pick().repeat(self.rule.rollouts)
         count = len(responses)
         tokens = np.full((count, self.max_tokens), -1, dtype=np.int64)
         for row, response in zip(tokens, responses, strict=True):
             row[: len(response)] = response
         lengths = (tokens >= 0).sum(axis=1)
-        ended = np.isin(tokens[np.arange(count), lengths - 1], self.end_tokens)
-        hidden = self.prompt.hidden.new_zeros(count, self.max_tokens - 1, self.prompt.hidden.shape[-1])
-        rolled = Rollouts(tokens, np.zeros(tokens.shape), lengths, ended, hidden)
-        batch = self._batch(rolled, rewards)
+        prompt = self.asked[0].prompt
+        hidden = prompt.hidden.new_zeros(count, self.max_tokens - 1, prompt.hidden.shape[-1])
+        # Whether a response was closed or cut is read by nobody here.
+        rolled = Rollouts(tokens, np.zeros(tokens.shape), lengths, np.ones(count, dtype=bool), hidden)
+        batch = self._batch(rolled, query, rewards)
         weights, self.rule_state = _each(self.rule.weights, batch, self.rule_state)
         weights = weights.flatten(0, 1)
         # Only rollouts that have weight are read: most of a round's cost is the trunk.
-        pulled = (weights != 0).any(dim=1).nonzero()[:, 0].to(hidden.device)
-        given = torch.from_numpy(tokens).to(hidden.device)[pulled]
-        hidden[pulled] = read_responses(self.split, self.prompt, given)
-        self._update(rolled, weights, torch.zeros_like(weights))
+        for asked, part in self._parts((weights != 0).any(dim=1), query, whole=True):
+            part = part.to(hidden.device)
+            given = torch.from_numpy(tokens).to(hidden.device)[part]
+            hidden[part] = read_responses(self.split, asked.prompt, given)
+        self._update(rolled, query, weights, torch.zeros_like(weights))
         self.round += 1
 
-    def _open(self) -> Opening:
-        """The prompt through each replica's head; only replicas that moved are read again."""
-        moved = self._stale.nonzero()[:, 0]
-        if self._opening is None:
-            self._opening = open_prompt(self.split, self.prompt, self.factors, moved)
-        elif len(moved):
-            new = open_prompt(self.split, self.prompt, self.factors, moved)
-            for (k, v), (nk, nv) in zip(self._opening.past, new.past, strict=True):
-                k[moved], v[moved] = nk, nv
-            self._opening.logits[moved] = new.logits
-        self._stale[:] = False
-        return self._opening
+    def _parts(
+        self, wanted: Tensor, query: NDArray[np.int64], *, whole: bool = False
+    ) -> Iterator[tuple[Asked, Tensor]]:
+        """The wanted rows (a mask), query by query, in chunks unless `whole`."""
+        for q in np.unique(query):
+            rows = (wanted & torch.from_numpy(query == q)).nonzero()[:, 0]
+            if len(rows):
+                for part in (rows,) if whole else rows.split(self.chunk):
+                    yield self.asked[q], part
 
     def _refresh(self) -> None:
         """Make the current policy the reference, every so many rounds where the rule's KL says so."""
@@ -188,65 +248,65 @@ class Trainer:
                 for name, (down, up) in self.factors.items()
             }
 
-    def _batch(self, rolled: Rollouts, rewards: NDArray[np.float64]) -> Batch:
+    def _batch(self, rolled: Rollouts, query: NDArray[np.int64], rewards: NDArray[np.float64]) -> Batch:
         """The round's batch with a leading axis of replicas: each replica is a batch of its own."""
-        split = (self.replicas, self.rule.rollouts, -1)
-        logs, mask = (torch.from_numpy(x).reshape(split) for x in (rolled.logprobs, rolled.mask))
-        paid = torch.from_numpy(rewards).reshape(split[:2])
-        groups = torch.zeros(split[:2], dtype=torch.long)
+        shape = (self.replicas, self.rows_each, -1)
+        logs, mask = (torch.from_numpy(x).reshape(shape) for x in (rolled.logprobs, rolled.mask))
+        paid = torch.from_numpy(rewards).reshape(shape[:2])
+        groups = torch.from_numpy(query).reshape(shape[:2])
         if not np.isfinite(rewards).all():
             row = int(np.flatnonzero(~np.isfinite(rewards))[0])
             raise ValueError(
-                f"reward {rewards[row]} of replica {row // self.rule.rollouts} in round {self.round + 1} is not "
+                f"reward {rewards[row]} of replica {row // self.rows_each} in round {self.round + 1} is not "
                 "finite; make the verifier pay 0 or 1, or return None where it cannot tell"
             )
-        reference = self._scores(rolled, self.reference) if self.rule.kl.reads_reference else logs
+        reference = self._scores(rolled, query, self.reference) if self.rule.kl.reads_reference else logs
         return Batch(logs, logs, reference, paid, groups, mask, role=torch.zeros_like(groups))
 
     @torch.no_grad()
-    def _scores(self, rolled: Rollouts, factors: Factors | None) -> Tensor:
-        """(S, n, T) log probabilities of the rollouts under these factors; padding holds anything."""
-        n = self.rule.rollouts
-        rows, device = torch.arange(self.replicas * n), self.prompt.hidden.device
+    def _scores(self, rolled: Rollouts, query: NDArray[np.int64], factors: Factors | None) -> Tensor:
+        """(S, B n, T) log probabilities of the rollouts under these factors; padding holds anything."""
         tokens = torch.from_numpy(rolled.tokens)
-        parts = [
-            score(
+        scores = torch.zeros(tokens.shape, dtype=torch.float64)
+        device = rolled.hidden.device
+        for asked, part in self._parts(torch.ones(len(query), dtype=torch.bool), query):
+            logs = score(
                 self.split,
-                self.prompt,
+                asked.prompt,
                 factors,
-                (part // n).to(device),
+                (part // self.rows_each).to(device),
                 rolled.hidden[part.to(device)],
                 tokens[part].to(device),
             )
-            for part in rows.split(self.chunk)
-        ]
-        return torch.cat(parts).double().cpu().reshape(self.replicas, n, -1)
+            scores[part] = logs.double().cpu()
+        return scores.reshape(self.replicas, self.rows_each, -1)
 
-    def _update(self, rolled: Rollouts, weights: Tensor, bonus: Tensor) -> None:
+    def _update(self, rolled: Rollouts, query: NDArray[np.int64], weights: Tensor, bonus: Tensor) -> None:
         """One step of the optimiser along sum w grad log pi + sum bonus grad H, from the rows that have any."""
-        n = self.rule.rollouts
-        pulled = ((weights != 0) | (bonus != 0)).any(dim=1).nonzero()[:, 0]
+        pulled = ((weights != 0) | (bonus != 0)).any(dim=1)
         self.ascent.clear()
-        device = self.prompt.hidden.device
-        for part in pulled.split(self.chunk) if len(pulled) else ():
+        device = rolled.hidden.device
+        for asked, part in self._parts(pulled, query):
             longest = int(rolled.lengths[part.numpy()].max())
             tokens = torch.from_numpy(rolled.tokens)[part, :longest].to(device)
-            logs = self.policy(
-                self.split,
-                self.prompt,
-                self.factors,
-                (part // n).to(device),
-                rolled.hidden[part.to(device)],
-                longest,
+            rows = (part // self.rows_each).to(device)
+            there = tokens >= 0
+            logits = self.policy(
+                self.split, asked.prompt, self.factors, rows, rolled.hidden[part.to(device)], tokens
             )
-            gain = (weights[part, :longest].to(logs) * chosen(logs, tokens)).sum()
+            gain = (weights[part, :longest].to(logits)[there] * chosen(logits, tokens[there])).sum()
             if bonus.any():
+                logs = torch.log_softmax(logits, dim=-1)
                 entropy = -(logs.exp() * logs).sum(dim=-1)
-                gain = gain + (bonus[part, :longest].to(logs) * entropy).sum()
+                gain = gain + (bonus[part, :longest].to(logits)[there] * entropy).sum()
             gain.backward()
         self.ascent.step()
-        moved = torch.arange(self.replicas) if self.rule.optimiser.remembers else (pulled // n).unique()
-        self._stale[moved] = True
+        moved = (pulled.nonzero()[:, 0] // self.rows_each).unique()
+        self._moved(torch.arange(self.replicas) if self.rule.optimiser.remembers else moved)
+
+    def _moved(self, replicas: Tensor) -> None:
+        for asked in self.asked:
+            asked.moved(replicas)
 
     def state(self) -> dict[str, Tensor]:
         """All that the next round depends on, as named tensors (for safetensors)."""
@@ -269,8 +329,28 @@ class Trainer:
         downs, ups = (_under(f"reference.{side}.", tensors) for side in ("down", "up"))
         self.reference = {name: (downs[name], ups[name]) for name in downs} or None
         self.round = int(tensors["round"])
-        self._opening = None
-        self._stale[:] = True
+        self._moved(torch.arange(self.replicas))
+
+
+def _responses(rolled: Rollouts) -> list[Tokens]:
+    return [
+        tuple(int(x) for x in row[:length])
+        for row, length in zip(rolled.tokens, rolled.lengths, strict=True)
+    ]  # fmt: skip
+
+
+def _joined(parts: Sequence[tuple[NDArray[np.int64], Rollouts]]) -> Rollouts:
+    """Rollouts of several queries in one, each part's rows at the places that it names."""
+    if len(parts) == 1:
+        return parts[0][1]
+    order = np.argsort(np.concatenate([at for at, _ in parts]))
+    rolled = [part for _, part in parts]
+    tokens, logprobs, lengths, ended = (
+        np.concatenate([getattr(part, name) for part in rolled])[order]
+        for name in ("tokens", "logprobs", "lengths", "ended")
+    )
+    hidden = torch.cat([part.hidden for part in rolled])
+    return Rollouts(tokens, logprobs, lengths, ended, hidden[torch.from_numpy(order).to(hidden.device)])
 
 
 def _each(function: Callable[..., Any], batch: Batch, *rest: Any) -> Any:

@@ -76,6 +76,12 @@ class Probe:
         counts a response with itself only as often as two draws coincide, which a plain mean of few members
         would overstate.
         """
+        return self.tree_and_scores(weights)[0]
+
+    def tree_and_scores(
+        self, weights: NDArray[np.floating] | None = None
+    ) -> tuple[ResponseTree, NDArray[np.floating]]:
+        """`tree(weights)`, and C (E, M): the score of edge e is sum_m C_em times the score of atom m."""
         r, n = self.responses, self.responses.rollouts
         unit = np.ones(len(r.counts)) if weights is None else weights
         mass = r.mass
@@ -130,7 +136,7 @@ class Probe:
             correction += shift * np.outer(side, side)
         kernel = coefficient @ self.gram @ coefficient.T + correction
         path, reward, length = self._leaves(count)
-        return ResponseTree(node, probability, path, reward, depth, length, kernel)
+        return ResponseTree(node, probability, path, reward, depth, length, kernel), coefficient
 
     def bootstrap(self, seed: int) -> ResponseTree:
         """A tree drawn with the probe's own noise: Bayesian bootstrap of the rollouts behind the tails.
@@ -138,8 +144,12 @@ class Probe:
         Masses of found responses are exact and stay; the weight of each response seen once is Exp(1)
         (Rubin, 1981), and responses seen twice add their share of the spread sqrt(N1 + 2 N2) / N.
         """
+        return self.tree(self.bootstrap_weights(seed))
+
+    def bootstrap_weights(self, seed: int) -> NDArray[np.floating]:
+        """(D,) the weights behind `bootstrap(seed)`."""
         rng = np.random.default_rng(np.random.SeedSequence((seed, 7)))
-        return self.tree(rng.exponential(size=len(self.responses.counts)))
+        return rng.exponential(size=len(self.responses.counts))
 
     def _leaves(self, count: int) -> tuple[NDArray[np.integer], NDArray[np.floating], NDArray[np.floating]]:
         """Paths, rewards and lengths of the leaves: kept responses, bare rests, and the classes of tails."""

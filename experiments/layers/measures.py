@@ -57,9 +57,9 @@ def held_out(run: Result) -> Array | None:
 
 
 def held_out_gain(run: Result) -> Array | None:
-    """(S,) the same above the base model's."""
+    """(S,) the same above what it was at the first look, before any update."""
     end = held_out(run)
-    return None if run.held_out is None or end is None else end - run.held_out[:, 0].mean()
+    return None if run.held_out is None or end is None else end - run.held_out[:, 0]
 
 
 def _late(curve: Array) -> Array:

@@ -12,6 +12,7 @@ import torch
 from bandit_sim import TreeArms, expected_step, replay, simulate
 from experiments.exact import Enumerated, enumerate_model
 from llm_bridge.adapters import AdapterSpec
+from llm_bridge.asked import Question
 from llm_bridge.models import load_model
 from llm_bridge.split import repeat
 from llm_bridge.train import Trainer
@@ -114,12 +115,10 @@ def test_forecast_mean_is_within_two_standard_errors_of_256_replicas(whole: Enum
     rule, rounds, replicas = preset("minimalist", eta=0.003), 30, 256
     trainer = Trainer(
         whole.split,
-        whole.prompt.tokens,
-        lambda t: float(t in set(_right(whole))),
+        [Question(whole.prompt.tokens, lambda t: float(t in set(_right(whole))), (12,))],
         rule,
         replicas=replicas,
         max_tokens=3,
-        end_tokens=(12,),
         seed=1,
     )
     outcomes = np.stack([turn.rewards for turn in trainer.run(rounds)], axis=1)

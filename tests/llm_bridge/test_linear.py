@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from llm_bridge.adapters import Adapters, AdapterSpec, Factors
-from llm_bridge.linear import linear_distributions, linear_logits
+from llm_bridge.asked import Question
+from llm_bridge.linear import linear_logits, linear_response_logits
 from llm_bridge.models import LanguageModel
 from llm_bridge.rollouts import Prompt, chosen, read_responses, score
 from llm_bridge.split import SplitModel
@@ -40,7 +41,8 @@ def combined(a: float, x: Factors, b: float, y: Factors) -> Factors:
 
 
 def linear_score(split: SplitModel, prompt: Prompt, factors: Factors, hidden: Tensor) -> Tensor:
-    return chosen(linear_distributions(split, prompt, factors, ROWS, hidden, TOKENS.shape[1]), TOKENS)
+    logits = linear_response_logits(split, prompt, factors, ROWS, hidden, TOKENS)
+    return chosen(logits, TOKENS.flatten()).reshape(TOKENS.shape)
 
 
 @given(a=st.floats(-3, 3), b=st.floats(-3, 3))
@@ -87,8 +89,9 @@ def test_adapters_that_train_a_are_refused(tiny: LanguageModel, split, prompt, h
 def test_a_retraced_record_ends_where_the_run_did(split, tiny: LanguageModel, rule) -> None:
     def trainer(seed: int) -> Trainer:
         return Trainer(
-            split, tiny.encode_prompt("3+4="), lambda t: float(tiny.decode(list(t)) == "7"), rule,
-            replicas=4, max_tokens=3, end_tokens=tiny.end_tokens, seed=seed,
+            split,
+            [Question(tiny.encode_prompt("3+4="), lambda t: float(tiny.decode(list(t)) == "7"), tiny.end_tokens)],
+            rule, replicas=4, max_tokens=3, seed=seed,
         )  # fmt: skip
 
     run, again = trainer(seed=3), trainer(seed=99)
@@ -103,7 +106,7 @@ def test_a_retraced_record_ends_where_the_run_did(split, tiny: LanguageModel, ru
 def test_a_record_of_a_rule_with_kl_is_refused(split, tiny: LanguageModel) -> None:
     rule = preset("rloo", eta=0.05).model_copy(update={"kl": K3(beta=0.1)})
     run = Trainer(
-        split, tiny.encode_prompt("3+4="), lambda t: 0.0, rule, replicas=1, max_tokens=3, end_tokens=(12,)
+        split, [Question(tiny.encode_prompt("3+4="), lambda t: 0.0, (12,))], rule, replicas=1, max_tokens=3
     )
     with pytest.raises(ValueError, match=r"rule\.kl is k3.*without these"):
         run.retrace([(7, 12)] * 4, np.zeros(4))

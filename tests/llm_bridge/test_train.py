@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from llm_bridge.asked import Question
 from llm_bridge.models import LanguageModel
-from llm_bridge.rollouts import distributions, score
+from llm_bridge.rollouts import response_logits, score
 from llm_bridge.split import SplitModel
 from llm_bridge.train import Round, Trainer
 from tests.theory.rules import table
@@ -27,12 +28,10 @@ def trainer(
     reward = paid or (lambda t: float(tiny.decode(list(t)) == "7"))
     return Trainer(
         split,
-        tiny.encode_prompt("3+4="),
-        reward,
+        [Question(tiny.encode_prompt("3+4="), reward, tiny.end_tokens)],
         rule or preset("minimalist", eta=0.05),
         replicas=replicas,
         max_tokens=3,
-        end_tokens=tiny.end_tokens,
         seed=3,
         chunk=chunk,
     )
@@ -57,8 +56,8 @@ def test_one_round_is_the_gradient_step_of_the_rule(split, tiny, rule) -> None:
         for i in range(n):
             y = torch.tensor([turn.tokens[s * n + i]])
             with torch.no_grad():
-                hidden, _ = split.trunk.run(tokens=y, past=run.prompt.past)
-            logs = score(split, run.prompt, own, torch.zeros(1, dtype=torch.long), hidden[:, :-1], y)
+                hidden, _ = split.trunk.run(tokens=y, past=run.asked[0].prompt.past)
+            logs = score(split, run.asked[0].prompt, own, torch.zeros(1, dtype=torch.long), hidden[:, :-1], y)
             total = total + float(advantage[s, i]) / n * logs.sum()
         grads = (
             torch.autograd.grad(total, leaves)
@@ -75,7 +74,7 @@ def shake(run: Trainer, size: float = 0.3) -> None:
     with torch.no_grad():
         for parameter in run.parameters:
             parameter += size * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-    run._stale[:] = True
+    run._moved(torch.arange(run.replicas))
 
 
 def printed_round(run: Trainer, start: list[np.ndarray], turn: Round, row: table.Row, s: int) -> list[Tensor]:
@@ -88,9 +87,10 @@ def printed_round(run: Trainer, start: list[np.ndarray], turn: Round, row: table
         picked, entropies = [], []
         for y in responses:
             with torch.no_grad():
-                hidden, _ = run.split.trunk.run(tokens=y, past=run.prompt.past)
+                hidden, _ = run.split.trunk.run(tokens=y, past=run.asked[0].prompt.past)
             row_of = torch.zeros(1, dtype=torch.long)
-            every = distributions(run.split, run.prompt, factors, row_of, hidden[:, :-1], y.shape[1])[0]
+            logits = response_logits(run.split, run.asked[0].prompt, factors, row_of, hidden[:, :-1], y)
+            every = logits.log_softmax(dim=-1)
             own = every.gather(1, y.T)[:, 0]
             picked.append(torch.nn.functional.pad(own, (0, longest - len(own))))
             entropies.append(-(every.exp() * every).sum(1))
@@ -150,11 +150,11 @@ def test_scores_of_the_same_parameters_are_those_of_sampling(split, tiny) -> Non
     run = trainer(split, tiny, preset("rloo", eta=0.05, rollouts=4), chunk=5)
     shake(run)
     seen = []
-    run._update = lambda rolled, weights, bonus: seen.append(rolled)  # type: ignore[method-assign]
+    run._update = lambda rolled, query, weights, bonus: seen.append((rolled, query))  # type: ignore[method-assign]
     run.step()
-    (rolled,) = seen
+    ((rolled, query),) = seen
     mask = rolled.mask.reshape(6, 4, -1) > 0
-    again = run._scores(rolled, run.factors).numpy()
+    again = run._scores(rolled, query, run.factors).numpy()
     np.testing.assert_allclose(again[mask], rolled.logprobs.reshape(6, 4, -1)[mask], atol=1e-11)
 
 
@@ -289,3 +289,104 @@ def test_learning_raises_success(split, tiny) -> None:
     run = trainer(split, tiny, replicas=64)
     paid = np.stack([t.rewards for t in run.run(60)])
     assert paid[-5:].mean() > paid[:5].mean() + 0.15
+
+
+PROMPTS = ("3+4=", "1+1=", "2+6=", "5+2=")
+RIGHT = ("7", "2", "8", "7")
+
+
+def question(tiny: LanguageModel, prompt: str, right: str) -> Question:
+    return Question(
+        tiny.encode_prompt(prompt), lambda t: float(tiny.decode(list(t)) == right), tiny.end_tokens
+    )
+
+
+def several(split, tiny, rule: Rule, *, queries: int = 3, held_out: int = 1, replicas: int = 4, **settings):
+    asked = [question(tiny, *both) for both in zip(PROMPTS, RIGHT, strict=True)]
+    return Trainer(
+        split, asked[:queries], rule, held_out=asked[queries : queries + held_out],
+        replicas=replicas, max_tokens=3, seed=3, **settings,
+    )  # fmt: skip
+
+
+def test_the_gradient_of_a_batch_is_that_of_its_printed_loss(split, tiny) -> None:
+    """theta' = theta + eta grad (1/Bn) sum_q sum_i (r_qi - mean_q) log pi(y_qi | x_q), each query its own group."""
+    run = several(split, tiny, preset("group-mean", eta=0.05, rollouts=3))
+    shake(run)
+    start = ups(run)
+    turn = run.step()
+    rewards = turn.rewards.reshape(run.replicas, 3, 3)
+    np.testing.assert_array_equal(turn.query.reshape(run.replicas, 3, 3)[:, :, 0], [[0, 1, 2]] * run.replicas)
+    for s in range(run.replicas):
+        own = split.adapters.fresh(1)
+        leaves = split.adapters.trainable(own)
+        with torch.no_grad():
+            for leaf, at in zip(leaves, start, strict=True):
+                leaf.copy_(torch.from_numpy(at[s : s + 1]))
+        total = torch.zeros((), dtype=torch.float64)
+        for q in range(3):
+            for i in range(3):
+                y = torch.tensor([turn.tokens[s * 9 + q * 3 + i]])
+                past = run.asked[q].prompt.past
+                with torch.no_grad():
+                    hidden, _ = split.trunk.run(tokens=y, past=past)
+                row = torch.zeros(1, dtype=torch.long)
+                logs = score(split, run.asked[q].prompt, own, row, hidden[:, :-1], y)
+                total = total + (rewards[s, q, i] - rewards[s, q].mean()) / 9 * logs.sum()
+        for got, leaf, grad in zip(ups(run), leaves, torch.autograd.grad(total, leaves), strict=True):
+            np.testing.assert_allclose(got[s], (leaf + 0.05 * grad).detach().numpy()[0], atol=1e-11)
+    assert rewards.std(axis=2).any(), "no gradient, no test"
+
+
+def test_one_query_among_several_is_the_run_of_that_query_alone(split, tiny) -> None:
+    """Query 0 draws with the same numbers whether others are asked or not."""
+    rule = preset("minimalist", eta=0.05)
+    alone = several(split, tiny, rule, queries=1, held_out=0).step()
+    among = several(split, tiny, rule, queries=3).step()
+    assert [t for t, q in zip(among.tokens, among.query, strict=True) if q == 0] == alone.tokens
+
+
+def test_a_batch_is_drawn_without_replacement_and_by_each_replica_for_itself(split, tiny) -> None:
+    run = several(split, tiny, preset("minimalist", eta=0.0001), batch=2, replicas=6)
+    picked = np.array([turn.query.reshape(6, 2) for turn in run.run(40)])  # (T, S, B)
+    assert (picked[:, :, 0] < picked[:, :, 1]).all()
+    assert len({tuple(s) for s in picked.reshape(40, 12).T[::2].tolist()}) > 1
+    # 240 batches leave out one query of three each: chi-square with two degrees of freedom below 13.8 (1 in 1,000).
+    left = np.bincount(3 - picked.sum(axis=2).ravel(), minlength=3)
+    assert ((left - 80) ** 2 / 80).sum() < 13.8
+
+
+def test_held_out_queries_are_sampled_and_never_trained_on(split, tiny) -> None:
+    rule = preset("minimalist", eta=0.05)
+    looked, blind = several(split, tiny, rule, batch=1), several(split, tiny, rule, batch=1)
+    for _ in range(4):
+        paid = looked.evaluate(5)
+        assert paid.shape == (4, 1, 5) and set(np.unique(paid)) <= {0.0, 1.0}
+        looked.step(), blind.step()
+    assert all(map(np.array_equal, ups(looked), ups(blind)))
+    with pytest.raises(ValueError, match="no held-out query to evaluate"):
+        several(split, tiny, rule, held_out=0).evaluate(1)
+
+
+@pytest.mark.parametrize(
+    "rule", [preset("prime-rl-rae", eta=0.05), preset("group-mean", eta=0.05, rollouts=2)]
+)
+def test_a_run_of_several_queries_resumes_bit_for_bit(split, tiny, rule) -> None:
+    """prime-rl-rae keeps a moving average for each query."""
+    whole = several(split, tiny, rule, batch=2)
+    turns = list(whole.run(6))
+    first = several(split, tiny, rule, batch=2)
+    list(first.run(3))
+    second = several(split, tiny, rule, batch=2)
+    second.load_state(first.state())
+    again = list(second.run(6))
+    assert [t.tokens for t in turns[3:]] == [t.tokens for t in again]
+    assert all(map(np.array_equal, ups(whole), ups(second)))
+
+
+def test_a_batch_that_the_queries_cannot_fill_is_refused(split, tiny) -> None:
+    with pytest.raises(ValueError, match="batch = 4 of 3 training queries; give 1 to all of them"):
+        several(split, tiny, preset("minimalist"), batch=4)
+    run = several(split, tiny, preset("minimalist"), batch=1)
+    with pytest.raises(ValueError, match="does not say which were asked"):
+        run.retrace([(7, 12)] * 4, np.zeros(4))

@@ -1,0 +1,120 @@
+"""Several queries in one run: forecast before training, stages found again, an interrupted run goes on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from experiments import checkpoint
+from experiments.contexts import ContextsRun, ContextsSpec, HeldOut
+from experiments.contexts_overlay import overlay
+from experiments.specs import ForecastSpec, ModelSpec, ProbeSpec
+from llm_bridge.models import LanguageModel, load_model
+from llm_bridge.queries import Query
+from theory.rules import preset
+
+ASKED = tuple(Query(prompt=p, answer=a, verifier="integer") for p, a in (("3+4=", "7"), ("1+1=", "2")))
+APART = (Query(prompt="2+6=", answer="8", verifier="integer"),)
+
+
+def spec(**changes) -> ContextsSpec:
+    fields = {
+        "queries": ASKED,
+        "batch": 1,
+        "held_out": HeldOut(queries=APART, every=4, rollouts=2),
+        "model": ModelSpec(name="tiny-arithmetic"),
+        "rule": preset("minimalist", eta=0.003),
+        "rounds": 13,
+        "replicas": 4,
+        "max_tokens": 3,
+        "probe": ProbeSpec(rollouts=200),
+        "forecast": ForecastSpec(bootstraps=2, seeds=16, members=40),
+    }
+    return ContextsSpec(**{**fields, **changes})
+
+
+@pytest.fixture(scope="module")
+def tiny() -> LanguageModel:
+    return load_model("tiny-arithmetic")
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory, tiny: LanguageModel) -> tuple[ContextsRun, dict]:
+    run = ContextsRun(spec(), tmp_path_factory.mktemp("contexts"), model=tiny)
+    return run, overlay(run)
+
+
+def test_the_forecast_is_there_before_anything_is_trained(tmp_path: Path, tiny: LanguageModel) -> None:
+    run = ContextsRun(spec(), tmp_path, model=tiny)
+    made = run.forecast()
+    assert {k: x.shape[1] for k, x in made.members.items()} == {
+        (kernel, name): rounds
+        for kernel in ("joint", "apart")
+        for name, rounds in (("training", 13), ("held_out", 4))
+    }
+    assert not (tmp_path / "observed.parquet").exists()
+
+
+def test_numbers_and_picture_of_both_sets(done) -> None:
+    run, numbers = done
+    assert json.loads((run.out / "contexts.json").read_text()) == numbers
+    assert (run.out / "contexts.png").stat().st_size > 10_000
+    assert len(numbers["training_observed"]) == 13 and len(numbers["held_out_observed"]) == 4
+    probes = run.probe().probes
+    assert numbers["held_out_p0"] == pytest.approx(probes[2].p0)
+    for name in ("training", "held_out"):
+        for kind in ("joint", "apart", "constant", "logistic"):
+            assert 0 <= numbers[f"{name}_crps_{kind}"] < 1
+
+
+def test_a_finished_run_is_read_and_not_made_again(done, tiny: LanguageModel) -> None:
+    run, numbers = done
+    again = ContextsRun(run.spec, run.out)  # a model would have to be loaded
+    again.__dict__["language_model"] = None
+    assert overlay(again) == numbers
+
+
+def test_an_interrupted_run_ends_as_the_whole_one(done, tmp_path: Path, tiny, monkeypatch) -> None:
+    whole, _ = done
+    run = ContextsRun(whole.spec, tmp_path, model=tiny)
+
+    class Stop(Exception):
+        pass
+
+    def stop(label: str, at: int, total: int) -> None:
+        if label == "train" and at == 6:
+            raise Stop
+
+    run.progress = stop
+    with pytest.raises(Stop):
+        run.observe()
+    assert checkpoint.files(tmp_path)
+    run.progress = lambda label, at, total: None
+    seen, expected = run.observe(), whole.observe()
+    np.testing.assert_array_equal(seen.rewards, expected.rewards)
+    np.testing.assert_array_equal(seen.held_out, expected.held_out)
+
+
+def test_stages_change_with_what_they_depend_on() -> None:
+    base, faster = spec(), spec(rule=preset("minimalist", eta=0.004))
+    more = spec(probe=ProbeSpec(rollouts=300))
+    assert base.stage("probe") == faster.stage("probe") != more.stage("probe")
+    assert base.stage("train") == more.stage("train") != faster.stage("train")
+    assert len({s.stage("forecast") for s in (base, faster, more)}) == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch": 3}, "batch = 3 of 2 training queries"),
+        ({"held_out": HeldOut(queries=ASKED[:1])}, "is trained on and held out"),
+        ({"queries": ()}, "at least 1 item"),
+    ],
+)
+def test_bad_specs(changes: dict, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        spec(**changes)
