@@ -26,16 +26,17 @@ WIDTH, HEIGHT = 7.6, 4.4  # cm of one panel with its margins
 class Panel:
     """One layer of the ladder.
 
-    title: its number and name; words: the variant shown, or why there is none; at (T,), run (T,): mean success over
-    seeds, run_error (T,) its standard error; forecast (T,), forecast_at and band (2, T): foretold before the run, None
-    where nothing was; below_at, below: mean success of the lowest layer, None for that one.
+    title: its number and name; words: the variant shown, or why there is none (then no run).
+    at, run, run_error (T,): rounds, mean success over seeds, its standard error.
+    forecast_at, forecast (T,), band (2, T): what was foretold before the run, None where nothing was.
+    below_at, below: mean success of the lowest layer, None for that one.
     """
 
     title: str
     words: str
-    at: ArrayLike = ()
-    run: ArrayLike = ()
-    run_error: ArrayLike = ()
+    at: ArrayLike | None = None
+    run: ArrayLike | None = None
+    run_error: ArrayLike | None = None
     forecast_at: ArrayLike | None = None
     forecast: ArrayLike | None = None
     band: ArrayLike | None = None
@@ -84,10 +85,10 @@ def _panel(axes: Axes, panel: Panel, room: float) -> None:
     axes.set_ylim(0, 1.02)
     fit(axes.text(0, 1.17, panel.title, transform=axes.transAxes, fontsize=MEDIUM, weight="bold"), room)
     fit(axes.text(0, 1.05, panel.words, transform=axes.transAxes, fontsize=SMALL, color=GREY), room)
-    run, at = np.asarray(panel.run, np.float64), np.asarray(panel.at, np.float64)
-    if not len(run):
+    if panel.run is None or panel.at is None or panel.run_error is None:
         axes.set_axis_off()
         return
+    run, at = np.asarray(panel.run, np.float64), np.asarray(panel.at, np.float64)
     error = 2 * np.asarray(panel.run_error, np.float64)
     if panel.below is not None and panel.below_at is not None:
         axes.plot(np.asarray(panel.below_at), panel.below, color=GREY, lw=1.0, ls=(0, (2.2, 1.6)), zorder=2)

@@ -78,14 +78,23 @@ def run(
 
 
 @app.command()
-def report(quick: Quick = True, out: Out = Path("runs/layers"), as_json: Json = False) -> None:
+def report(
+    quick: Quick = True,
+    out: Out = Path("runs/layers"),
+    tables: Annotated[
+        Path | None, typer.Option(help="Write the tables as Markdown to this file too.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Judge the findings by what has run, and write one page with all of it: OUT/SCALE/report.html and report.md."""
     with reporting(as_json):
         from experiments.compile_cache import keep_compiled
-        from experiments.layers.report import PAGE
+        from experiments.layers.report import PAGE, TABLES
         from experiments.layers.report import report as make
 
         keep_compiled()
         layers, worlds, scale, todo = _all(quick, out, None, None)
         verdicts = make(out / scale, layers, worlds, scale, todo)
+        if tables is not None:
+            tables.write_text((out / scale / TABLES).read_text())
         show("findings", {**verdicts, "page": str(out / scale / PAGE)}, as_json)

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from experiments.layers.ladder import Layer
 from experiments.layers.measures import held_out, scatter
-from experiments.layers.phases import P0, ROLLOUTS, ROUNDS, Phases
+from experiments.layers.phases import ROLLOUTS, ROUNDS, Phases
 from experiments.layers.run import Cell
 from experiments.smoothing import default_width, smooth
 from figures.layers import Panel, draw_ladder, draw_phase
@@ -41,7 +41,7 @@ def ladder(world: str, layers: Sequence[Layer], there: Mapping[str, Cell]) -> Fi
                 curves.std(axis=0, ddof=1) / np.sqrt(len(curves)),
                 told.at,
                 told.success,
-                None if told.low is None or told.high is None else (told.low, told.high),
+                None if told.low is None or told.high is None else np.array([told.low, told.high]),
                 *(below or (None, None)),
             )
         )
@@ -84,15 +84,15 @@ def diagrams(found: Phases, eta: float) -> dict[str, Figure]:
     group = 1 + np.sqrt(c3[:, None] / c1[None, :])
     return {
         "advantage": draw_phase(
-            P0, found.cross, found.advantage, "What an advantage adds to mean success", words,
+            found.p0, found.cross, found.advantage, "What an advantage adds to mean success", words,
             "p0", overlap, "mean success over the run", signed=True,
         ),
         "steadiness": draw_phase(
-            P0, found.cross, -found.steadier, "How much steadier an advantage is", words,
+            found.p0, found.cross, -found.steadier, "How much steadier an advantage is", words,
             "p0", overlap, "log2(variance of raw / compared)", signed=True,
         ),
         "negative": draw_phase(
-            P0, found.cross, found.lost, "Where reward on failures collapses", negative,
+            found.p0, found.cross, found.lost, "Where reward on failures collapses", negative,
             "p0", overlap, "share of runs that end below p0 / 2", border=(found.border, found.cross),
         ),
         "best-group": draw_phase(

@@ -16,7 +16,13 @@ def panel(number: int, **changes) -> Panel:
 
 
 def test_a_ladder_can_be_read_with_and_without_its_parts(assert_readable, tmp_path):
-    told = {"forecast_at": T, "forecast": T / 25, "band": (T / 30, T / 22), "below_at": T, "below": T / 40}
+    told = {
+        "forecast_at": T,
+        "forecast": T / 25,
+        "band": np.array([T / 30, T / 22]),
+        "below_at": T,
+        "below": T / 40,
+    }
     lacking = Panel(
         "6 dress", "adam: shared features are a kernel, which carries function values and not parameters"
     )

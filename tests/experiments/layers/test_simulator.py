@@ -1,5 +1,7 @@
 """The simulator as a world: mean-field predictions against the laws they are made of, and against small steps."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -44,7 +46,7 @@ def test_a_noisy_verifier_scales_the_gap_by_youdens_j():
 def told(key: str, **changes):
     """A prediction of the quick run, nothing simulated."""
     asked = Configuration.model_validate({**MADE[key].model_dump(), **changes})
-    return WORLD.predict(asked, WORLD.spec(asked, "quick"), None)  # pyright: ignore[reportArgumentType]
+    return WORLD.predict(asked, WORLD.spec(asked, "quick"), Path())
 
 
 def test_predictions_know_what_each_layer_changes():
