@@ -150,7 +150,7 @@ def draw_phase(
         if zs.size <= 64:
             for (row, column), value in np.ndenumerate(zs):
                 dark = abs(value) > 0.6 * limit
-                text = f"{value:.2f}".replace("-0.00", "0").replace("0.00", "0").replace("0.", ".")
+                text = _short(value, 3 if limit < 0.05 else 2)
                 axes.text(
                     float(xs[column]), float(ys[row]), text, ha="center", va="center", fontsize=SMALL,
                     color="white" if dark else INK,
@@ -172,6 +172,12 @@ def draw_phase(
         )
         bar.set_label(zlabel)
     return figure
+
+
+def _short(value: float, digits: int) -> str:
+    """A number without what a small cell has no room for: -0.25 is -.25, and what rounds to zero is 0."""
+    text = f"{value:.{digits}f}"
+    return "0" if float(text) == 0 else text.replace("0.", ".", 1)
 
 
 def _edges(centres: Array, log: bool) -> Array:

@@ -18,8 +18,10 @@ from matplotlib.figure import Figure
 from experiments.layers.controls import controls
 from experiments.layers.findings import FILE, judge, read_findings
 from experiments.layers.ladder import Layer
+from experiments.layers.measures import success
 from experiments.layers.phases import phases
 from experiments.layers.pictures import budget, diagrams, ladder
+from experiments.layers.record import Result
 from experiments.layers.run import EXPECTATIONS, AnyWorld, Cell, Scale
 from experiments.layers.simulator import SimulatorWorld
 from experiments.store import replacing
@@ -61,6 +63,7 @@ def report(
         "cells": todo,
         "worlds": worlds,
         "noted": noted,
+        "shares": _shares(todo),
         "seconds": sum(
             cell.result.seconds for cell in todo if cell.spec is not None and cell.result is not None
         ),
@@ -70,7 +73,7 @@ def report(
         loader=PackageLoader("experiments.layers", "templates"), undefined=StrictUndefined, autoescape=False,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    made.filters |= {"number": _number, "interval": _interval}
+    made.filters |= {"chance": _chance, "number": _number, "interval": _interval, "ended": _ended}
     for template, name in (("report.html.j2", PAGE), ("report.md.j2", TABLES)):
         made.autoescape = template.startswith("report.html")
         with replacing(out / name) as temporary:
@@ -103,11 +106,31 @@ def _embedded(figure: Figure) -> str:
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
+def _shares(todo: Sequence[Cell]) -> dict[str, str]:
+    """World -> how many of its runs of this scale are there, of those that it does not refuse."""
+    shares: dict[str, str] = {}
+    for world in dict.fromkeys(cell.world for cell in todo):
+        asked = [cell for cell in todo if cell.world == world and cell.refused is None]
+        shares[world] = f"{sum(cell.result is not None for cell in asked)} of {len(asked)}"
+    return shares
+
+
+def _chance(p: float) -> str:
+    return "< .0001" if p < 1e-4 else f"{p:.4f}"
+
+
 def _number(value: float | None) -> str:
     """Three digits, without an exponent; a dash for nothing."""
     if value is None:
         return "-"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4f}" if abs(value) < 0.01 else f"{value:.3f}"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.4f}".replace("-0.0000", "0.0000") if abs(value) < 0.01 else f"{value:.3f}"
+
+
+def _ended(result: Result) -> float:
+    """Mean success at the end."""
+    return float(success(result).mean())
 
 
 def _interval(seen: Any) -> str:
