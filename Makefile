@@ -9,7 +9,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --no-input --no-compile --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup overlay test check bench table contexts tiny gallery laws agreement findings
+.PHONY: help setup overlay test check bench table contexts tiny gallery laws agreement findings layers
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,10 @@ agreement: .venv/.runtime ## measure again how well every law agrees with its si
 
 findings: .venv/.runtime ## what theory says about the papers' findings, measured again: docs/findings.md
 	$(BIN)/python -m experiments.findings
+
+layers: .venv/.runtime ## both papers' questions, layer by layer, in the simulator and on three models: runs/layers/
+	$(BIN)/onearm layers run --quick $(ARGS)
+	$(BIN)/onearm layers report --quick
 
 table: .venv/.runtime ## overlay twelve queries (half an hour on 2 cores): runs/table/
 	$(BIN)/onearm overlay --queries experiments/queries/arithmetic.jsonl --rounds 40 --eta 0.2 --out runs/table $(ARGS)

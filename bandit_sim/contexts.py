@@ -84,6 +84,7 @@ class Contexts:
         within: float = 0.0,
         cross: float = 0.0,
         wrong: float = 0.0,
+        near: int | None = None,
     ) -> Contexts:
         """Queries by their difficulty: the first `correct` arms share p0 evenly, the others share the rest.
 
@@ -97,6 +98,7 @@ class Contexts:
             within: overlap of correct arms, beside the feature of its own (1) that each arm has.
             cross: overlap of a correct arm with a wrong one.
             wrong: overlap of wrong arms.
+            near: how many wrong arms (the first) overlap with others at all; default all.
         """
         if not 0 < correct < arms:
             raise ValueError(f"correct = {correct} of arms = {arms}; give 1 <= correct <= arms - 1")
@@ -111,7 +113,7 @@ class Contexts:
             logits=np.log(each).ravel(),
             reward=np.tile(right.astype(np.float64), len(chances)),
             overlap=np.float64(overlap),
-            kinds=overlap_kernel(right, within=within, cross=cross, wrong=wrong),
+            kinds=overlap_kernel(right, within=within, cross=cross, wrong=wrong, near=near),
             training=len(training),
             batch=batch,
         )

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from experiments import contexts_command, export, law_command, screen_command, simulate_command
 from experiments.console import Json, Size, Split, bars, errors, reporting, show, text_of
+from experiments.layers import command as layers_command
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -92,6 +93,7 @@ app.command()(contexts_command.contexts)
 app.command("export")(export.command)
 app.add_typer(law_command.app, name="law")
 app.command()(screen_command.screen)
+app.add_typer(layers_command.app, name="layers")
 
 
 def _probe(run: Any) -> dict[str, Any]:

@@ -204,11 +204,13 @@ class Queries(Spec):
     overlap: Annotated[float, Field(ge=0, le=1)] = 0.0
     within: float = 0.0
     cross: float = 0.0
+    wrong: float = 0.0
+    near: Count | None = None
 
     def build(self) -> Contexts:
         return Contexts.spectrum(
             list(self.p0), held_out=list(self.held_out) or None, arms=self.arms, correct=self.correct, batch=self.batch,
-            overlap=self.overlap, within=self.within, cross=self.cross,
+            overlap=self.overlap, within=self.within, cross=self.cross, wrong=self.wrong, near=self.near,
         )  # fmt: skip
 
 

@@ -75,7 +75,7 @@ class FileSpec(Spec):
     """A spec that a run folder is named by: spec.toml."""
 
     def write(self, path: Path) -> None:
-        path.write_text(tomli_w.dumps(_without_none(self.model_dump(mode="json"))))
+        write_toml(path, self)
 
     @classmethod
     def read(cls: type[F], path: Path) -> F:
@@ -137,6 +137,11 @@ class RunSpec(FileSpec):
         if name != "train":
             data["tree"] = TREE
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def write_toml(path: Path, spec: Spec) -> None:
+    """A spec as TOML, which has no null: fields that are None are left out."""
+    path.write_text(tomli_w.dumps(_without_none(spec.model_dump(mode="json"))))
 
 
 def _without_none(value: Any) -> Any:

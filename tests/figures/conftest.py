@@ -55,15 +55,16 @@ def _assert_readable(figure) -> None:
     with rc():
         figure.canvas.draw()
         texts = [t for t in figure.findobj(Text) if t.get_visible() and t.get_text().strip()]
-        boxes = [(t.get_text(), t.get_window_extent(renderer(figure))) for t in texts]
+        boxes = [(t, t.get_window_extent(renderer(figure))) for t in texts]
     assert all(text.get_fontsize() >= 6.5 for text in texts)
     page = figure.bbox
     # Tick labels beyond the axis limits are kept by matplotlib but not drawn.
-    (axes,) = figure.axes
-    ticks = axes.get_xticklabels() + axes.get_yticklabels()
-    limits = axes.get_window_extent().padded(1)
-    hidden = {t.get_text() for t in ticks if not limits.contains(*axes.transData.transform(_anchor(axes, t)))}
-    boxes = [(name, box) for name, box in boxes if name not in hidden]
+    hidden = set()
+    for axes in figure.axes:
+        ticks = axes.get_xticklabels() + axes.get_yticklabels()
+        limits = axes.get_window_extent().padded(1)
+        hidden |= {id(t) for t in ticks if not limits.contains(*axes.transData.transform(_anchor(axes, t)))}
+    boxes = [(t.get_text(), box) for t, box in boxes if id(t) not in hidden]
     for name, box in boxes:
         assert page.x0 <= box.x0 and box.x1 <= page.x1, f"{name!r} leaves the page sideways"
         assert page.y0 <= box.y0 and box.y1 <= page.y1, f"{name!r} leaves the page up or down"

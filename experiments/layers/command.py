@@ -1,0 +1,100 @@
+"""`onearm layers run | report`: both papers' questions, layer by layer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from experiments.console import Json, errors, reporting, show
+
+if TYPE_CHECKING:
+    from experiments.layers.run import AnyWorld, Cell
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Both papers' questions, layer by layer, in the simulator and on language models.",
+    epilog="onearm layers run --quick && onearm layers report --quick",
+)
+Quick = Annotated[
+    bool, typer.Option("--quick/--full", help="Under a quarter of an hour on 2 cores, or a night.")
+]
+Out = Annotated[Path, typer.Option(help="The store. The same call again goes on where it stopped.")]
+Number = Annotated[int | None, typer.Option("--layer", help="Only the layer of this number.")]
+Where = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--world", help="Only this world: simulator, or a model's name in worlds.toml. May be repeated."
+    ),
+]
+
+
+def _all(
+    quick: bool, out: Path, layer: int | None, world: list[str] | None
+) -> tuple[Any, dict[str, AnyWorld], Any, list[Cell]]:
+    """The layers, the worlds chosen, the scale, and the cells they make."""
+    from experiments.layers.ladder import read_ladder
+    from experiments.layers.run import cells
+    from experiments.layers.worlds import read_worlds
+
+    layers, worlds = read_ladder(), read_worlds()
+    if layer is not None and not 0 <= layer < len(layers):
+        raise ValueError(f"--layer {layer}: the layers are 0 to {len(layers) - 1}")
+    for name in world or ():
+        if name not in worlds:
+            raise ValueError(f"--world {name}: choose {', '.join(worlds)}")
+    chosen = {name: made for name, made in worlds.items() if not world or name in world}
+    scale: Literal["quick", "full"] = "quick" if quick else "full"
+    return layers, chosen, scale, list(cells(layers, chosen, scale, out / scale, layer))
+
+
+@app.command()
+def run(
+    quick: Quick = True,
+    layer: Number = None,
+    world: Where = None,
+    out: Out = Path("runs/layers"),
+    as_json: Json = False,
+) -> None:
+    """Predict every variant in every world, and only then run it; killed at any point, go on from there."""
+    with reporting(as_json):
+        from experiments.compile_cache import keep_compiled
+        from experiments.layers import findings
+        from experiments.layers.run import expect
+        from experiments.layers.run import run as run_all
+
+        keep_compiled()
+        layers, worlds, scale, todo = _all(quick, out, layer, world)
+        findings.read_findings(variants=[v.key for row in layers for v in row.variants])
+        expect(out / scale, findings.FILE)
+
+        def tell(done: int, total: int, cell: Cell, what: str) -> None:
+            errors.print(f"{done + 1}/{total}  {cell.world}  {cell.variant.key}: {what}", highlight=False)
+
+        run_all(todo, worlds, tell)
+        skipped = sum(cell.refused is not None for cell in todo)
+        show("layers", {"ran": len(todo) - skipped, "refused": skipped, "out": str(out / scale)}, as_json)
+
+
+@app.command()
+def report(
+    quick: Quick = True,
+    out: Out = Path("runs/layers"),
+    tables: Annotated[
+        Path | None, typer.Option(help="Write the tables as Markdown to this file too.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Judge the findings by what has run, and write one page with all of it: OUT/SCALE/report.html and report.md."""
+    with reporting(as_json):
+        from experiments.compile_cache import keep_compiled
+        from experiments.layers.report import PAGE, TABLES
+        from experiments.layers.report import report as make
+
+        keep_compiled()
+        layers, worlds, scale, todo = _all(quick, out, None, None)
+        verdicts = make(out / scale, layers, worlds, scale, todo)
+        if tables is not None:
+            tables.write_text((out / scale / TABLES).read_text())
+        show("findings", {**verdicts, "page": str(out / scale / PAGE)}, as_json)

@@ -1,0 +1,240 @@
+"""A language model as a world: variants are replicas of the real trainer, which the probe's tree kernel foretells."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from bandit_sim import simulate
+from bandit_sim.verifiers import Clean
+from experiments import store
+from experiments.contexts import ContextsRun, ContextsSpec, HeldOut
+from experiments.forecast import tabular_arms
+from experiments.layers.configuration import OVERLAP, Configuration, Difficulty
+from experiments.layers.record import Prediction, Result, fingerprint, hash_of, now
+from experiments.layers.steps import Steps, in_steps_of
+from experiments.smoothing import default_width, smooth
+from experiments.specs import ForecastSpec, ModelSpec, ProbeSpec
+from llm_bridge.queries import Query
+from theory.rules.spec import Spec
+
+Count = Annotated[int, Field(ge=1)]
+Some = Annotated[int, Field(ge=0)]
+LOOKS, LOOKED = 8, 4
+"""Looks at the held-out queries in a run, and rollouts of each and replica at one."""
+
+
+class ModelBudget(Spec):
+    """What a model is given.
+
+    Arguments:
+        rounds: updates.
+        replicas: at one rollout a round; at n there are replicas / n, but `least` at the least.
+        most: rollouts of a query and round of a variant that is not left out.
+        queries: training queries of a variant with several, the first of the spectrum; 0 leaves these out.
+        held_out: held-out queries, the first of the list; 0 looks at none.
+        probe: rollouts of the base model for each query.
+        bootstraps, seeds: trees and replicas simulated for the forecast.
+    """
+
+    rounds: Count
+    replicas: Annotated[int, Field(ge=2)]
+    least: Annotated[int, Field(ge=2)]
+    most: Count
+    queries: Some
+    held_out: Some
+    probe: Count
+    bootstraps: Count
+    seeds: Count
+
+
+class ModelWorld(Spec):
+    """A language model, and a query for each difficulty it has one for.
+
+    Arguments:
+        model: registry name, hub name or folder.
+        step: eta of a variant's 1.0, by optimiser.
+        max_tokens: longest response.
+        exact: success at the end is found by enumerating every response, for a model small enough.
+        query: by difficulty.
+        spectrum: training queries of a variant with several.
+        held_out: queries never trained on.
+        quick, full: budgets.
+    """
+
+    kind: Literal["model"]
+    model: str
+    step: Steps
+    max_tokens: Count
+    exact: bool = False
+    query: dict[Difficulty, Query]
+    spectrum: tuple[Query, ...] = ()
+    held_out: tuple[Query, ...] = ()
+    quick: ModelBudget
+    full: ModelBudget
+
+    @model_validator(mode="after")
+    def _has_the_queries_it_is_to_run(self) -> ModelWorld:
+        if "medium" not in self.query:
+            raise ValueError(f"query of {self.model} holds no medium; most layers stand on it")
+        for scale, budget in (("quick", self.quick), ("full", self.full)):
+            for field, there in (("queries", self.spectrum), ("held_out", self.held_out)):
+                if getattr(budget, field) > len(there):
+                    raise ValueError(
+                        f"{scale}.{field} = {getattr(budget, field)}, but {len(there)} are listed"
+                    )
+        return self
+
+    def takes_part(self, models: str, scale: str) -> bool:
+        """Whether a variant that asks for models from the scale `models` on runs here at this scale."""
+        return models == "quick" or (models, scale) == ("full", "full")
+
+    def refusal(self, asked: Configuration, scale: Literal["quick", "full"]) -> str | None:
+        """Why a variant cannot run here, or None."""
+        budget: ModelBudget = getattr(self, scale)
+        if not asked.shared or asked.overlap != OVERLAP:
+            return "what a model's responses and queries share is its own"
+        if asked.verifier != Clean():
+            return f"the trainer pays what the query's verifier says, not {asked.verifier.kind}"
+        if asked.rule.signal.helpers:
+            return f"the trainer draws no rollouts that it does not train on ({asked.rule.signal.kind})"
+        if asked.rule.rollouts > budget.most:
+            return (
+                f"{asked.rule.rollouts} rollouts a round cost too much at this scale (most = {budget.most})"
+            )
+        if asked.difficulty not in self.query:
+            return f"no query of {self.model} is listed for {asked.difficulty}"
+        if asked.queries > 1 and not budget.queries:
+            return "several queries are left to --full"
+        if asked.queries > 1 and asked.batch * budget.queries % asked.queries:
+            return (
+                f"a batch of {asked.batch} in {asked.queries} is no whole number of {budget.queries} queries"
+            )
+        return None
+
+    def spec(self, asked: Configuration, scale: Literal["quick", "full"]) -> ContextsSpec:
+        """The run. Of several queries this world has fewer than the simulator: the batch is the same share of them."""
+        budget: ModelBudget = getattr(self, scale)
+        several = asked.queries > 1
+        queries = self.spectrum[: budget.queries] if several else (self.query[asked.difficulty],)
+        apart = self.held_out[: budget.held_out]
+        return ContextsSpec(
+            queries=queries,
+            batch=asked.batch * len(queries) // asked.queries,
+            held_out=HeldOut(queries=apart, every=max(1, budget.rounds // LOOKS), rollouts=LOOKED)
+            if apart
+            else None,
+            model=ModelSpec(name=self.model),
+            rule=in_steps_of(self.step, asked.rule),
+            rounds=budget.rounds,
+            replicas=max(budget.least, budget.replicas // asked.rule.rollouts),
+            max_tokens=self.max_tokens,
+            probe=ProbeSpec(rollouts=budget.probe),
+            forecast=ForecastSpec(bootstraps=budget.bootstraps, seeds=budget.seeds, members=400),
+        )
+
+    def predict(self, asked: Configuration, spec: ContextsSpec, folder: Path) -> Prediction:
+        """The forecast of the joint tree kernel; without a curve where the rule is one that no kernel carries."""
+        run = self._run(spec, folder)
+        joint = run.probe()
+        _share_probe(folder, spec)
+        name = "tree kernel, p0 = " + ", ".join(f"{probe.p0:.4f}" for probe in joint.probes)
+        try:
+            made = run.forecast()
+        except ValueError as error:
+            return Prediction(hash_of(spec), name, f"no forecast: {error}")
+        width = default_width(spec.rounds)
+        members = smooth(made.members["joint", "training"], width)
+        low, high = np.quantile(members, [0.05, 0.95], axis=0)
+        alone = None
+        if len(spec.queries) == 1:
+            arms, seeds = tabular_arms(joint.probes[0]), spec.forecast.seeds
+            alone = smooth(
+                simulate(arms, spec.rule, spec.rounds, seeds, spec.seed).mean("success"), width
+            ).tolist()
+        held_out = made.members["joint", "held_out"].mean(axis=0).tolist() if spec.held_out else None
+        return Prediction(
+            hash_of(spec), name, None, list(range(spec.rounds)), members.mean(axis=0).tolist(), low.tolist(),
+            high.tolist(), held_out, alone,
+        )  # fmt: skip
+
+    def observe(self, asked: Configuration, spec: ContextsSpec, folder: Path) -> Result:
+        started, clock = now(), time.perf_counter()
+        run = self._run(spec, folder)
+        seen, joint = run.observe(), run.probe()
+        exact = self.exact and len(spec.queries) == 1 and spec.rule.kl.kind == "none"
+        p0 = float(np.mean([probe.p0 for probe in joint.probes[: len(spec.queries)]]))
+        return Result(
+            hash_of(spec), np.arange(spec.rounds), seen.outcomes("training"),
+            seen.outcomes("held_out") if spec.held_out else None, exact_success(run) if exact else None, p0,
+            spec.rule.rollouts * spec.batch, fingerprint(folder), started, now(), time.perf_counter() - clock,
+        )  # fmt: skip
+
+    def _run(self, spec: ContextsSpec, folder: Path) -> ContextsRun:
+        """The run's folder, with the probe that another variant of the same queries left."""
+        kept, own = _probes(folder, spec), folder / "run"
+        if (kept / GRAM).exists() and not (own / GRAM).exists():
+            shutil.copytree(kept, own, dirs_exist_ok=True)
+        return ContextsRun(spec, own, model=_model(self.model))
+
+
+GRAM = "gram.safetensors"
+"""Written last by a joint probe: where it is, the probe is whole."""
+
+
+@cache
+def _model(name: str) -> Any:
+    """One load for all variants of a model."""
+    from llm_bridge.models import load_model
+
+    return load_model(name)
+
+
+def _probes(folder: Path, spec: ContextsSpec) -> Path:
+    """Where the variants of one world leave the probe that they share."""
+    return folder.parent / "probes" / spec.stage("probe")
+
+
+def _share_probe(folder: Path, spec: ContextsSpec) -> None:
+    """Leave the probe to the variants of the same queries."""
+    kept = _probes(folder, spec)
+    if not (kept / GRAM).exists():
+        shutil.copytree(folder / "run" / "probes", kept / "probes", dirs_exist_ok=True)
+        with store.replacing(kept / GRAM) as temporary:
+            shutil.copy2(folder / "run" / GRAM, temporary)
+
+
+def exact_success(run: ContextsRun) -> np.ndarray:
+    """(S,) success of every replica after its last update, by enumeration of its responses to the one query.
+
+    The replicas are trained again on their own record, which costs no sampling.
+    """
+    from experiments.exact import enumerate_model
+    from experiments.stages import question_of
+    from llm_bridge.train import Trainer
+
+    spec, model = run.spec, run.language_model
+    question = question_of(model, spec.queries[0], spec.max_tokens)
+    trainer = Trainer(
+        run.split, [question], spec.rule, replicas=spec.replicas, max_tokens=spec.max_tokens, seed=spec.seed
+    )
+    found = store.read_rows(run.out / "observed.parquet", spec.stage("train"))
+    assert found is not None
+    trained = sorted(
+        (row for row in found[0] if row["query"] == 0), key=lambda r: (r["round"], r["replica"], r["rollout"])
+    )
+    each = spec.replicas * spec.rule.rollouts
+    for t in range(spec.rounds):
+        rows = trained[t * each : (t + 1) * each]
+        trainer.retrace([tuple(row["tokens"]) for row in rows], np.array([row["reward"] for row in rows]))
+    every = enumerate_model(model, spec.queries[0].prompt, question.reward_of, spec.max_tokens, spec.adapter)
+    return np.array([
+        every.success({name: (down[s : s + 1], up[s : s + 1]) for name, (down, up) in trainer.factors.items()})
+        for s in range(spec.replicas)
+    ])  # fmt: skip

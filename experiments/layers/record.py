@@ -1,0 +1,156 @@
+"""What a variant was predicted to do, and what it did: both written once, with a time stamp and the spec's hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from experiments import store
+from theory.rules.spec import Spec
+
+Array = NDArray[np.float64]
+PREDICTION, RESULT = "prediction.json", "result.parquet"
+
+
+def hash_of(spec: Spec) -> str:
+    """12 hex digits that change with any field of a spec."""
+    return hashlib.sha256(json.dumps(spec.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Success foretold before the run.
+
+    Arguments:
+        spec: hash of what it is about.
+        by: the theory that made it.
+        reason: why there is no curve, where there is none.
+        at: (T,) rounds of the curves.
+        success: (T,) mean success; None where `reason` says why.
+        low, high: (T,) 5 and 95% of the mean over the run's replicas; None for a mean field, which has no spread.
+        held_out: (T,) mean success of the held-out queries, where there are some.
+        without_sharing: (T,) the same theory for responses that share nothing.
+        made: time stamp.
+    """
+
+    spec: str
+    by: str
+    reason: str | None = None
+    at: list[int] | None = None
+    success: list[float] | None = None
+    low: list[float] | None = None
+    high: list[float] | None = None
+    held_out: list[float] | None = None
+    without_sharing: list[float] | None = None
+    made: str = ""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A run, seed by seed.
+
+    Arguments:
+        spec: hash of what was run.
+        at: (T,) rounds of the columns: updates before them.
+        success: (S, T) success; exact, or the mean outcome of the round's rollouts.
+        held_out: (S, T) success of the held-out queries, or None.
+        final: (S,) exact success after the last update, or None.
+        p0: base success.
+        rollouts: outcomes behind a cell of `success`; 0 where it is exact.
+        prediction: hash of the prediction's file when the run began.
+        started, made: time stamps.
+        seconds: it took.
+    """
+
+    spec: str
+    at: NDArray[np.integer]
+    success: Array
+    held_out: Array | None
+    final: Array | None
+    p0: float
+    rollouts: int
+    prediction: str
+    started: str
+    made: str
+    seconds: float
+
+
+def write_prediction(folder: Path, made: Prediction) -> None:
+    """Write it once. Errors: ValueError where a prediction of this spec is there: it is never changed after."""
+    if read_prediction(folder, made.spec) is not None:
+        raise ValueError(
+            f"{folder / PREDICTION} is there already; a prediction is written once, before its run"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    store.write_json(folder / PREDICTION, {**made.__dict__, "made": now()})
+
+
+def read_prediction(folder: Path, spec: str) -> Prediction | None:
+    """The prediction of this spec in a folder, or None."""
+    path = folder / PREDICTION
+    if not path.exists():
+        return None
+    found = Prediction(**json.loads(path.read_text()))
+    return found if found.spec == spec else None
+
+
+def fingerprint(folder: Path) -> str:
+    """12 hex digits of the prediction's file, which a result carries: a later change of it would show."""
+    return hashlib.sha256((folder / PREDICTION).read_bytes()).hexdigest()[:12]
+
+
+def write_result(folder: Path, result: Result) -> None:
+    columns: dict[str, Any] = {"seed": list(range(len(result.success))), "success": list(result.success)}
+    if result.held_out is not None:
+        columns["held_out"] = list(result.held_out)
+    if result.final is not None:
+        columns["final"] = result.final
+    notes = {
+        "at": json.dumps([int(t) for t in result.at]),
+        **{
+            name: repr(getattr(result, name))
+            if name in ("p0", "rollouts", "seconds")
+            else getattr(result, name)
+            for name in ("spec", "p0", "rollouts", "prediction", "started", "made", "seconds")
+        },
+    }
+    with store.replacing(folder / RESULT) as temporary:
+        pq.write_table(pa.table(columns).replace_schema_metadata(notes), temporary)
+
+
+def read_result(folder: Path, spec: str) -> Result | None:
+    """The result of this spec in a folder, whole, or None."""
+    path = folder / RESULT
+    if not path.exists():
+        return None
+    try:
+        table = pq.read_table(path)
+    except pa.ArrowInvalid:
+        return None
+    notes = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
+    if notes.get("spec") != spec:
+        return None
+
+    def column(name: str) -> Array | None:
+        return np.array(table[name].to_pylist(), dtype=np.float64) if name in table.column_names else None
+
+    success = column("success")
+    assert success is not None
+    return Result(
+        spec, np.array(json.loads(notes["at"])), success, column("held_out"), column("final"),
+        float(notes["p0"]), int(notes["rollouts"]), notes["prediction"], notes["started"], notes["made"],
+        float(notes["seconds"]),
+    )  # fmt: skip

@@ -1,0 +1,137 @@
+"""The report of a run of the layers: one self-contained HTML page, and the same tables as Markdown."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.figure import Figure
+
+from experiments.layers.controls import controls
+from experiments.layers.findings import FILE, judge, read_findings
+from experiments.layers.ladder import Layer
+from experiments.layers.measures import success
+from experiments.layers.phases import phases
+from experiments.layers.pictures import budget, diagrams, ladder
+from experiments.layers.record import Result
+from experiments.layers.run import EXPECTATIONS, AnyWorld, Cell, Scale
+from experiments.layers.simulator import SimulatorWorld
+from experiments.store import replacing
+from figures.style import DPI, rc, save_figure
+
+PACKAGES = ("onearm", "numpy", "scipy", "jax", "torch", "transformers")
+PAGE, TABLES = "report.html", "report.md"
+
+
+def report(
+    out: Path, layers: Sequence[Layer], worlds: dict[str, AnyWorld], scale: Scale, todo: Sequence[Cell]
+) -> dict[str, Any]:
+    """Write OUT/report.html, OUT/report.md and the pictures as PNG; returns the verdicts by finding.
+
+    Errors: ValueError where nothing has run yet.
+    """
+    if not any(cell.spec is not None and cell.result is not None for cell in todo):
+        raise ValueError(
+            f"{out} holds no result of this scale; run first: onearm layers run --{scale} --out {out}"
+        )
+    keys = [v.key for layer in layers for v in layer.variants]
+    rows = judge(read_findings(FILE, keys), todo)
+    there: dict[str, dict[str, Cell]] = {name: {} for name in worlds}
+    for cell in todo:
+        there[cell.world][cell.variant.key] = cell
+    figures = _figures(out, layers, worlds, scale, there)
+    for name, figure in figures.items():
+        with replacing(out / f"{name}.png") as temporary:
+            save_figure(figure, temporary)
+    noted = json.loads((out / EXPECTATIONS).read_text())["tables"]
+    facts = {
+        "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "scale": scale,
+        "out": out.name,
+        "versions": {"python": sys.version.split()[0], **{name: metadata.version(name) for name in PACKAGES}},
+        "rows": rows,
+        "controls": controls(layers, there),
+        "layers": layers,
+        "cells": todo,
+        "worlds": worlds,
+        "noted": noted,
+        "shares": _shares(todo),
+        "seconds": sum(
+            cell.result.seconds for cell in todo if cell.spec is not None and cell.result is not None
+        ),
+        "pictures": {name: _embedded(figure) for name, figure in figures.items()},
+    }
+    made = Environment(
+        loader=PackageLoader("experiments.layers", "templates"), undefined=StrictUndefined, autoescape=False,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    made.filters |= {"chance": _chance, "number": _number, "interval": _interval, "ended": _ended}
+    for template, name in (("report.html.j2", PAGE), ("report.md.j2", TABLES)):
+        made.autoescape = template.startswith("report.html")
+        with replacing(out / name) as temporary:
+            temporary.write_text(made.get_template(template).render(facts))
+    return {row.finding.id: row.overall for row in rows}
+
+
+def _figures(
+    out: Path,
+    layers: Sequence[Layer],
+    worlds: dict[str, AnyWorld],
+    scale: Scale,
+    there: dict[str, dict[str, Cell]],
+) -> dict[str, Figure]:
+    ran = [name for name, cells in there.items() if any(c.spec and c.result for c in cells.values())]
+    figures = {f"ladder-{name}": ladder(name, layers, there[name]) for name in ran}
+    for name, world in worlds.items():
+        if isinstance(world, SimulatorWorld) and name in ran:
+            split = budget(there[name])
+            figures |= {"fixed-budget": split} if split is not None else {}
+            figures |= diagrams(phases(world, scale, out), world.step.sgd)
+    return figures
+
+
+def _embedded(figure: Figure) -> str:
+    """A picture as a data URL: the page needs no other file."""
+    buffer = io.BytesIO()
+    with rc():
+        figure.savefig(buffer, format="png", dpi=DPI // 2, metadata={"Software": None})
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _shares(todo: Sequence[Cell]) -> dict[str, str]:
+    """World -> how many of its runs of this scale are there, of those that it does not refuse."""
+    shares: dict[str, str] = {}
+    for world in dict.fromkeys(cell.world for cell in todo):
+        asked = [cell for cell in todo if cell.world == world and cell.refused is None]
+        shares[world] = f"{sum(cell.result is not None for cell in asked)} of {len(asked)}"
+    return shares
+
+
+def _chance(p: float) -> str:
+    return "< .0001" if p < 1e-4 else f"{p:.4f}"
+
+
+def _number(value: float | None) -> str:
+    """Three digits, without an exponent; a dash for nothing."""
+    if value is None:
+        return "-"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.4f}".replace("-0.0000", "0.0000") if abs(value) < 0.01 else f"{value:.3f}"
+
+
+def _ended(result: Result) -> float:
+    """Mean success at the end."""
+    return float(success(result).mean())
+
+
+def _interval(seen: Any) -> str:
+    return f"{_number(seen.mean)} [{_number(seen.low)}, {_number(seen.high)}]"

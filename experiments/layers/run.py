@@ -1,0 +1,127 @@
+"""The runner: each variant in each world is predicted, and only then run. Killed at any point, it goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from experiments import store
+from experiments.layers.ladder import Layer, Variant
+from experiments.layers.record import (
+    Prediction,
+    Result,
+    fingerprint,
+    hash_of,
+    now,
+    read_prediction,
+    read_result,
+    write_prediction,
+    write_result,
+)
+from experiments.layers.worlds import ModelWorld, SimulatorWorld
+from experiments.specs import write_toml
+
+Scale = Literal["quick", "full"]
+AnyWorld = SimulatorWorld | ModelWorld
+EXPECTATIONS = "expectations.json"
+
+
+class Cell(NamedTuple):
+    """One variant in one world: what is run, in which folder; or why it is not."""
+
+    world: str
+    variant: Variant
+    folder: Path
+    spec: Any
+    refused: str | None
+
+    @property
+    def prediction(self) -> Prediction | None:
+        return None if self.spec is None else read_prediction(self.folder, hash_of(self.spec))
+
+    @property
+    def result(self) -> Result | None:
+        """The result, if it is whole and the prediction is the one it was run after."""
+        if self.prediction is None:
+            return None
+        found = read_result(self.folder, hash_of(self.spec))
+        if found is not None and found.prediction != fingerprint(self.folder):
+            raise ValueError(
+                f"{self.folder}: the prediction was changed after the run it is about; delete the folder and run again"
+            )
+        return found
+
+
+def cells(
+    layers: Sequence[Layer], worlds: dict[str, AnyWorld], scale: Scale, out: Path, layer: int | None = None
+) -> Iterator[Cell]:
+    """All that a run of this scale is made of, world by world; what a world refuses is there with its reason."""
+    for name, world in worlds.items():
+        for variant in (v for row in layers for v in row.variants):
+            if (layer is not None and variant.number != layer) or not world.takes_part(variant.models, scale):
+                continue
+            refused = world.refusal(variant.configuration, scale)
+            spec = None if refused else world.spec(variant.configuration, scale)
+            folder = out / name / f"{variant.number}-{variant.layer}-{variant.name}"
+            yield Cell(name, variant, folder, spec, refused)
+
+
+def observe(cell: Cell, world: AnyWorld) -> Result:
+    """Run a cell, or find its result. Errors: ValueError where no prediction of this very spec was written before."""
+    if cell.prediction is None:
+        raise ValueError(
+            f"{cell.world} {cell.variant.key} has no prediction of spec {hash_of(cell.spec)} in {cell.folder}; "
+            "predict it before it is run"
+        )
+    if (found := cell.result) is not None:
+        return found
+    made = world.observe(cell.variant.configuration, cell.spec, cell.folder)
+    write_result(cell.folder, made)
+    return made
+
+
+def predict(cell: Cell, world: AnyWorld) -> Prediction:
+    """The prediction of a cell, made and written unless it is there."""
+    if (found := cell.prediction) is not None:
+        return found
+    cell.folder.mkdir(parents=True, exist_ok=True)
+    with store.replacing(cell.folder / "spec.toml") as temporary:
+        write_toml(temporary, cell.spec)
+    write_prediction(cell.folder, world.predict(cell.variant.configuration, cell.spec, cell.folder))
+    made = cell.prediction
+    assert made is not None
+    return made
+
+
+def expect(out: Path, findings: Path) -> None:
+    """Note when which table of findings, with its predictions, was there: before anything else is run.
+
+    A later table is noted beside the earlier ones, so that a prediction changed after a run shows.
+    """
+    text = findings.read_text()
+    path, mark = out / EXPECTATIONS, hashlib.sha256(text.encode()).hexdigest()[:12]
+    known: list[dict[str, str]] = json.loads(path.read_text())["tables"] if path.exists() else []
+    if any(row["hash"] == mark for row in known):
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    store.write_json(path, {"tables": [*known, {"hash": mark, "noted": now(), "text": text}]})
+
+
+def run(
+    todo: Sequence[Cell],
+    worlds: dict[str, AnyWorld],
+    tell: Callable[[int, int, Cell, str], None] = lambda done, total, cell, what: None,
+) -> None:
+    """Predict and run every cell, one after the other; what is there is left as it is."""
+    for i, cell in enumerate(todo):
+        world = worlds[cell.world]
+        if cell.refused is not None:
+            tell(i, len(todo), cell, cell.refused)
+            continue
+        tell(i, len(todo), cell, "predict")
+        predict(cell, world)
+        tell(i, len(todo), cell, "run")
+        observe(cell, world)

@@ -1,0 +1,85 @@
+"""A language model as a world, on the model that can be enumerated."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from experiments.exact import enumerate_model
+from experiments.layers import run as runner
+from experiments.layers.configuration import Configuration
+from experiments.layers.ladder import read_ladder
+from experiments.layers.models import ModelWorld
+from experiments.layers.worlds import read_worlds
+from experiments.stages import question_of
+from llm_bridge.models import load_model
+
+WORLD = read_worlds()["tiny-arithmetic"]
+assert isinstance(WORLD, ModelWorld)
+BUDGET = WORLD.quick.model_copy(
+    update={"rounds": 5, "replicas": 4, "least": 2, "probe": 128, "bootstraps": 1, "seeds": 16}
+)
+SMALL = WORLD.model_copy(update={"quick": BUDGET})
+LADDER = read_ladder()
+MADE = {v.key: v.configuration for row in LADDER for v in row.variants}
+
+
+@pytest.mark.parametrize(
+    ("key", "reason"),
+    [
+        ("advantage/extra-rollouts", "draws no rollouts"), ("reward/noisy", "the query's verifier"),
+        ("base-model/no-overlap", "its own"), ("dress/free-logits", "its own"), ("batch/raw-1x1", "no whole number"),
+        ("difficulty/extremely-hard", "no query of tiny-arithmetic"), ("rollouts/raw-64", "cost too much"),
+    ],
+)  # fmt: skip
+def test_what_a_model_cannot_run_is_refused_with_its_reason(key, reason):
+    assert reason in str(SMALL.refusal(MADE[key], "quick"))
+
+
+def test_several_queries_keep_the_share_of_a_batch_and_the_budget_of_a_round():
+    """256 rollouts a round of the simulator are as many as a model has queries, split alike."""
+    for key, batch, rollouts in (
+        ("batch/raw-256x1", 8, 1),
+        ("batch/loo-64x4", 2, 4),
+        ("batch/std-32x8", 1, 8),
+    ):
+        made = SMALL.spec(MADE[key], "quick")
+        assert (made.batch, made.rule.rollouts, len(made.queries)) == (batch, rollouts, 8)
+        assert made.held_out is not None and len(made.held_out.queries) == 2
+    smollm = read_worlds()["smollm2-135m"]
+    assert "left to --full" in str(smollm.refusal(MADE["batch/raw-32x1"], "quick"))
+    assert smollm.refusal(MADE["batch/raw-32x1"], "full") is None
+
+
+@pytest.mark.slow
+def test_predicted_probed_once_and_run(tmp_path, monkeypatch):
+    wanted = ("minimalist/minimalist", "advantage/moving-average", "dress/adam")
+    todo = [c for c in runner.cells(LADDER, {"tiny": SMALL}, "quick", tmp_path) if c.variant.key in wanted]
+    runner.run(todo[:1], {"tiny": SMALL})
+    monkeypatch.setattr(
+        "experiments.contexts.measure_jointly", None
+    )  # the variants of one query share its probe
+    runner.run(todo, {"tiny": SMALL})
+    lowest, compared, adam = todo
+    assert lowest.result is not None and compared.result is not None and adam.prediction is not None
+    assert "Adam" in str(adam.prediction.reason) and adam.prediction.success is None
+    assert lowest.prediction is not None and lowest.prediction.made < lowest.result.started
+    # Seeds are paired: in the first round all variants draw the same responses.
+    np.testing.assert_array_equal(lowest.result.success[:, 0], compared.result.success[:, 0])
+
+
+@pytest.mark.slow
+def test_success_at_the_end_is_the_trained_replicas_own(tmp_path):
+    """Retraced from the record and enumerated: a replica without a success is the base model, the others are not."""
+    asked: Configuration = MADE["minimalist/minimalist"]
+    (cell,) = [c for c in runner.cells(LADDER, {"tiny": SMALL}, "quick", tmp_path) if c.variant.number == 0]
+    runner.run([cell], {"tiny": SMALL})
+    assert cell.result is not None and cell.result.final is not None
+    run = SMALL._run(SMALL.spec(asked, "quick"), tmp_path / "x")
+    tiny, query = load_model("tiny-arithmetic"), run.spec.queries[0]
+    question = question_of(tiny, query, run.spec.max_tokens)
+    exact = enumerate_model(tiny, query.prompt, question.reward_of, 3, run.spec.adapter).success()
+    moved = cell.result.success.sum(axis=1) > 0
+    assert moved.any() and not moved.all(), "choose a budget in which some replicas succeed"
+    np.testing.assert_allclose(cell.result.final[~moved], exact, rtol=1e-5)
+    assert np.abs(cell.result.final[moved] - exact).min() > 1e-4
