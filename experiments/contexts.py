@@ -72,6 +72,11 @@ class ContextsSpec(FileSpec):
             raise ValueError(
                 f"batch = {self.batch} of {len(self.queries)} training queries; give 1 to all of them"
             )
+        if self.probe.precision is not None:
+            raise ValueError(
+                f"probe.precision {self.probe.precision:g} changes nothing in a joint probe, whose queries are sampled "
+                "equally often; leave it out"
+            )
         both = {q.prompt for q in self.queries} & {q.prompt for q in self.apart}
         if both:
             raise ValueError(f"query {min(both)!r} is trained on and held out; leave it out of one of them")

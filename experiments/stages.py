@@ -45,14 +45,19 @@ class Run:
         out: the run folder.
         progress: called as progress(label, done, total).
         model: a loaded model to use instead of loading `spec.model` (several runs can share one).
+        micro_batch, recompute: see `Trainer` (chunk, recompute): memory against time, the same numbers up to rounding.
     """
 
     spec: RunSpec
     out: Path
     progress: Progress = lambda label, done, total: None
     model: LanguageModel | None = None
+    micro_batch: int = 16
+    recompute: bool = False
 
     def __post_init__(self) -> None:
+        if self.micro_batch < 1:
+            raise ValueError(f"micro_batch = {self.micro_batch}; give at least 1 (--micro-batch)")
         store.open_folder(self.out, self.spec)
 
     @cached_property
@@ -142,6 +147,8 @@ class Run:
             replicas=self.spec.replicas,
             max_tokens=self.spec.max_tokens,
             seed=self.spec.seed,
+            chunk=self.micro_batch,
+            recompute=self.recompute,
         )
         checkpoint.train(self.out, trainer, self.spec.rounds, stage, self._rows, self.progress)
         observed = store.load_observed(self.out, stage)

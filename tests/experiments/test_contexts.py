@@ -115,6 +115,7 @@ def test_stages_change_with_what_they_depend_on() -> None:
         ({"batch": 3}, "batch = 3 of 2 training queries"),
         ({"held_out": HeldOut(queries=ASKED[:1])}, "is trained on and held out"),
         ({"queries": ()}, "at least 1 item"),
+        ({"probe": ProbeSpec(rollouts=600, precision=0.1)}, "precision 0.1 changes nothing in a joint probe"),
     ],
 )
 def test_bad_specs(changes: dict, message: str) -> None:
