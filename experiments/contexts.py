@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -16,14 +14,13 @@ from safetensors.numpy import load_file, save_file
 from bandit_sim import forest, simulate
 from experiments import checkpoint, store
 from experiments.forecast import largest_step, warn_of_step
+from experiments.run_folder import Progress, RunFolder
 from experiments.scores import ensemble_of_means
 from experiments.specs import Count, FileSpec, ForecastSpec, ModelSpec, ProbeSpec, default_adapter
-from experiments.stages import Progress, question_of, rows_of, split_of
+from experiments.stages import question_of, rows_of
 from llm_bridge.adapters import AdapterSpec
 from llm_bridge.joint_probe import measure_jointly
-from llm_bridge.models import LanguageModel, load_model
 from llm_bridge.queries import Query
-from llm_bridge.split import SplitModel
 from llm_bridge.train import Trainer
 from theory.joint_probe import JointProbe
 from theory.response_tree import ResponseTree
@@ -124,27 +121,10 @@ class Seen:
 
 
 @dataclass
-class ContextsRun:
-    """One run folder of several queries and what it takes to fill it, as `experiments.stages.Run` is for one."""
+class ContextsRun(RunFolder):
+    """The folder of several queries, and the stages that fill it, as `experiments.stages.Run` is of one."""
 
     spec: ContextsSpec
-    out: Path
-    progress: Progress = lambda label, done, total: None
-    model: LanguageModel | None = None
-
-    def __post_init__(self) -> None:
-        store.open_folder(self.out, self.spec)
-
-    @cached_property
-    def language_model(self) -> LanguageModel:
-        if self.model is not None:
-            return self.model
-        m = self.spec.model
-        return load_model(m.name, device=m.device, dtype=m.dtype, source=m.source)
-
-    @cached_property
-    def split(self) -> SplitModel:
-        return split_of(self.language_model, self.spec.adapter)
 
     def probe(self) -> JointProbe:
         """The joint probe: from the folder, or measured on the base model and saved."""

@@ -3,73 +3,44 @@
 from __future__ import annotations
 
 import time
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from experiments import checkpoint, store
 from experiments.forecast import Forecast, forecast
+from experiments.run_folder import RunFolder
 from experiments.specs import RunSpec
 from experiments.store import Observed
-from experiments.warning import ForecastWarning
-from llm_bridge.adapters import AdapterSpec
 from llm_bridge.asked import Question
-from llm_bridge.models import LanguageModel, load_model
-from llm_bridge.plain import PlainModel, open_model
+from llm_bridge.models import LanguageModel
 from llm_bridge.probe import measure
 from llm_bridge.queries import Query
-from llm_bridge.split import SplitModel
 from llm_bridge.train import Round, Trainer
 from llm_bridge.verifiers import score, verify
 from theory.prefix_tree import Tokens
 from theory.probe import Probe
 
-Progress = Callable[[str, int, int], None]
-
-
-class PlainPathWarning(ForecastWarning):
-    """The model is run whole for every token, since its layout is not known."""
-
 
 @dataclass
-class Run:
-    """One run folder and what it takes to fill it; the model is loaded only when a stage needs it.
+class Run(RunFolder):
+    """The folder of one query, and the stages that fill it.
 
-    Arguments:
-        spec: what is run.
-        out: the run folder.
-        progress: called as progress(label, done, total).
-        model: a loaded model to use instead of loading `spec.model` (several runs can share one).
+    Arguments: those of `RunFolder`, and
         micro_batch, recompute: see `Trainer` (chunk, recompute): memory against time, the same numbers up to rounding.
     """
 
     spec: RunSpec
-    out: Path
-    progress: Progress = lambda label, done, total: None
-    model: LanguageModel | None = None
     micro_batch: int = 16
     recompute: bool = False
 
     def __post_init__(self) -> None:
         if self.micro_batch < 1:
             raise ValueError(f"micro_batch = {self.micro_batch}; give at least 1 (--micro-batch)")
-        store.open_folder(self.out, self.spec)
-
-    @cached_property
-    def language_model(self) -> LanguageModel:
-        if self.model is not None:
-            return self.model
-        m = self.spec.model
-        return load_model(m.name, device=m.device, dtype=m.dtype, source=m.source)
-
-    @cached_property
-    def split(self) -> SplitModel:
-        return split_of(self.language_model, self.spec.adapter)
+        super().__post_init__()
 
     @cached_property
     def question(self) -> Question:
@@ -157,14 +128,6 @@ class Run:
 
     def _rows(self, turn: Round) -> list[dict[str, Any]]:
         return rows_of(turn, self.language_model, [self.spec.query])
-
-
-def split_of(model: LanguageModel, adapter: AdapterSpec) -> SplitModel:
-    """The model with its adapters. Warns: `PlainPathWarning`, where it is run whole because it cannot be split."""
-    split = open_model(model.model, adapter)
-    if isinstance(split, PlainModel):
-        warnings.warn(PlainPathWarning(split.reason), stacklevel=3)
-    return split
 
 
 def question_of(model: LanguageModel, query: Query, max_tokens: int) -> Question:

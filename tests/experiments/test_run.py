@@ -148,7 +148,7 @@ def test_half_written_result_is_made_again(tmp_path: Path, tiny: LanguageModel) 
 
 def test_second_call_reuses_everything(tmp_path: Path, tiny: LanguageModel, monkeypatch) -> None:
     overlay(Run(spec(), tmp_path / "run", model=tiny))
-    monkeypatch.setattr("experiments.stages.load_model", None)
+    monkeypatch.setattr("experiments.run_folder.load_model", None)
     monkeypatch.setattr("experiments.stages.measure", None)
     monkeypatch.setattr("experiments.stages.Trainer", None)
     again = overlay(Run(spec(), tmp_path / "run"))

@@ -1,0 +1,63 @@
+"""A run folder with its model: what runs of one query and of several have in common."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from experiments import store
+from experiments.warning import ForecastWarning
+from llm_bridge.adapters import AdapterSpec
+from llm_bridge.models import LanguageModel, load_model
+from llm_bridge.plain import PlainModel, open_model
+from llm_bridge.split import SplitModel
+
+Progress = Callable[[str, int, int], None]
+
+
+class PlainPathWarning(ForecastWarning):
+    """The model is run whole for every token, since its layout is not known."""
+
+
+@dataclass
+class RunFolder:
+    """The folder of a spec; its model is loaded only when a stage needs it.
+
+    Arguments:
+        spec: what is run: a `FileSpec` with the fields model and adapter.
+        out: the folder.
+        progress: called as progress(label, done, total).
+        model: a loaded model to use instead of loading `spec.model` (several runs can share one).
+    Errors: ValueError for a folder that holds another spec, or cannot be written.
+    """
+
+    spec: Any
+    out: Path
+    progress: Progress = lambda label, done, total: None
+    model: LanguageModel | None = None
+
+    def __post_init__(self) -> None:
+        store.open_folder(self.out, self.spec)
+
+    @cached_property
+    def language_model(self) -> LanguageModel:
+        if self.model is not None:
+            return self.model
+        m = self.spec.model
+        return load_model(m.name, device=m.device, dtype=m.dtype, source=m.source)
+
+    @cached_property
+    def split(self) -> SplitModel:
+        return split_of(self.language_model, self.spec.adapter)
+
+
+def split_of(model: LanguageModel, adapter: AdapterSpec) -> SplitModel:
+    """The model with its adapters. Warns: `PlainPathWarning`, where it is run whole because it cannot be split."""
+    split = open_model(model.model, adapter)
+    if isinstance(split, PlainModel):
+        warnings.warn(PlainPathWarning(split.reason), stacklevel=3)
+    return split
