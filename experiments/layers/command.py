@@ -18,7 +18,10 @@ app = typer.Typer(
     epilog="onearm layers run --quick && onearm layers report --quick",
 )
 Quick = Annotated[
-    bool, typer.Option("--quick/--full", help="Under a quarter of an hour on 2 cores, or a night.")
+    bool,
+    typer.Option(
+        "--quick/--full", help="Few variants, seeds and replicas; or all of them, which takes a night."
+    ),
 ]
 Out = Annotated[Path, typer.Option(help="The store. The same call again goes on where it stopped.")]
 Number = Annotated[int | None, typer.Option("--layer", help="Only the layer of this number.")]
