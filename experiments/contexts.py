@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from bandit_sim import forest, simulate
 from experiments import checkpoint, store
@@ -131,11 +131,11 @@ class ContextsRun(RunFolder):
         stage, path = self.spec.stage("probe"), self.out / "gram.safetensors"
         queries = (*self.spec.queries, *self.spec.apart)
         folders = [self.out / "probes" / f"{q:02d}" for q in range(len(queries))]
-        if path.exists():
+        if (saved := store.load_arrays(path, stage)) is not None:
             found = [store.load_probe(folder, stage) for folder in folders]
             whole = [probe for probe in found if probe is not None]
             if len(whole) == len(queries):
-                return JointProbe(tuple(whole), load_file(path)["gram"])
+                return JointProbe(tuple(whole), saved[0]["gram"])
         joint = measure_jointly(
             self.split,
             [question_of(self.language_model, query, self.spec.max_tokens) for query in queries],

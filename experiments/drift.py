@@ -17,10 +17,9 @@ from experiments import store
 from experiments.stages import Run
 from experiments.warning import ForecastWarning
 from llm_bridge.adapters import Factors
-from llm_bridge.rollouts import Prompt, read_prompt, read_responses, score
+from llm_bridge.rollouts import Prompt, padded, read_prompt, read_responses, score
 from llm_bridge.scores import displaced
 from theory.prefix_tree import Tokens
-from theory.probe import Probe
 from theory.response_tree import ResponseTree
 
 Array = NDArray[np.float64]
@@ -79,7 +78,9 @@ def drift(run: Run, replicas: int = REPLICAS) -> list[Drift]:
     """
     probe, spec = run.probe(), run.spec
     tree, scores = probe.tree_and_scores()
-    kept = _kept(probe)
+    kept = probe.kept
+    if not kept:
+        raise ValueError("no correct response is a leaf of the probe's tree; raise --probe-rollouts")
     leaves = [probe.leaf_of(response, 1.0) for response in kept]
     looks = sorted({max(1, spec.rounds // 2), spec.rounds})
     arms = TreeArms.from_tree(tree)
@@ -124,25 +125,12 @@ def foretold_drift(run: Run) -> list[dict[str, Any]] | None:
     return looks
 
 
-def _kept(probe: Probe) -> list[Tokens]:
-    """The correct responses that are leaves of their own."""
-    r = probe.responses
-    kept = [
-        r.tokens[e.response] for e in probe.layout.edges if e.kind == "leaf" and r.rewards[e.response] > 0
-    ]
-    if not kept:
-        raise ValueError("no correct response is a leaf of the probe's tree; raise --probe-rollouts")
-    return kept
-
-
 @torch.no_grad()
 def _masses(run: Run, prompt: Prompt, factors: Factors, responses: list[Tokens], replicas: int) -> Array:
     """(replicas,) probability that a replica's network gives to these responses."""
     device = prompt.hidden.device
-    tokens = torch.full((len(responses), max(map(len, responses))), -1)
-    for row, response in zip(tokens, responses, strict=True):
-        row[: len(response)] = torch.tensor(response)
-    hidden, tokens = read_responses(run.split, prompt, tokens.to(device)), tokens.to(device)
+    tokens = padded(responses).to(device)
+    hidden = read_responses(run.split, prompt, tokens)
     masses = np.zeros(replicas)
     for s in range(replicas):
         for part in torch.arange(len(responses), device=device).split(CHUNK):

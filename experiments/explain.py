@@ -29,7 +29,16 @@ from experiments.scores import martingale_residuals, window_z
 from experiments.stages import Run
 from experiments.store import Observed
 from llm_bridge.linear import linear_logits, linear_response_logits
-from llm_bridge.rollouts import chosen, open_prompt, read_responses, response_logits, sample, score, uniforms
+from llm_bridge.rollouts import (
+    chosen,
+    open_prompt,
+    padded,
+    read_responses,
+    response_logits,
+    sample,
+    score,
+    uniforms,
+)
 from llm_bridge.train import Trainer
 from theory.prefix_tree import Tokens
 from theory.probe import Probe
@@ -171,19 +180,11 @@ def tree_masses(probe: Probe, run: Run, observed: Observed) -> tuple[Array, Arra
     arms = TreeArms.from_tree(probe.tree())
     leaves = leaves_of(probe, observed.tokens, observed.rewards)
     on_kept = np.zeros_like(np.asarray(arms.reward))
-    on_kept[[probe.leaf_of(y, 1.0) for y in _kept(probe)]] = 1
+    on_kept[[probe.leaf_of(y, 1.0) for y in probe.kept]] = 1
     return tuple(  # pyright: ignore[reportReturnType]
         replay(replace(arms, reward=paid), run.spec.rule, leaves, observed.rewards)
         for paid in (on_kept, arms.reward - on_kept)
     )
-
-
-def _kept(probe: Probe) -> list[Tokens]:
-    """The correct responses that are leaves of their own."""
-    r = probe.responses
-    return [
-        r.tokens[e.response] for e in probe.layout.edges if e.kind == "leaf" and r.rewards[e.response] > 0
-    ]
 
 
 def _measure(
@@ -197,10 +198,10 @@ def _measure(
     seed: int,
     tree: tuple[Array, Array],
 ) -> Snapshot:
-    replicas, leaves = len(observed.tokens), _kept(probe)
+    replicas, leaves = len(observed.tokens), probe.kept
     everyone = torch.arange(replicas)
     kept: dict[str, Array] = {"tree": tree[0]}
-    tokens = _padded(leaves)
+    tokens = padded(leaves)
     hidden = read_responses(run.split, network.asked[0].prompt, tokens)
     which = torch.arange(len(leaves)).repeat(replicas)
     rows = everyone.repeat_interleave(len(leaves))
@@ -263,7 +264,7 @@ def _fresh(
 def _mismatch(network: Trainer, observed: Observed, updates: int) -> float:
     """Nats between the log probabilities of the record's next round and those of the retraced network."""
     responses = [y for replica in observed.tokens for y in replica[updates]]
-    tokens = _padded(responses)
+    tokens = padded(responses)
     hidden = read_responses(network.split, network.asked[0].prompt, tokens)
     rows = torch.arange(network.replicas).repeat_interleave(network.rule.rollouts)
     logs = _logs(network, rows, hidden, tokens)
@@ -316,12 +317,6 @@ def _spread(logs: Tensor, tokens: Tensor) -> Tensor:
 
 def _total(logs: Tensor, tokens: Tensor) -> Array:
     return (logs.double() * (tokens >= 0)).sum(dim=1).cpu().numpy()
-
-
-def _padded(responses: Sequence[Tokens]) -> Tensor:
-    """(R, T) token ids, -1 beyond the end."""
-    longest = max((len(y) for y in responses), default=1)
-    return torch.tensor([[*y, *[-1] * (longest - len(y))] for y in responses]).reshape(-1, longest)
 
 
 def _mean(values: Array) -> tuple[float, float]:

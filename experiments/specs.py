@@ -97,7 +97,7 @@ class FileSpec(Spec):
     def digest(self, leave_out: set[str]) -> str:
         """12 hex digits that change with any field but those left out."""
         data = self.model_dump(mode="json", exclude=leave_out) | {"tree": TREE}
-        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:12]
+        return mark_of(data)
 
 
 class RunSpec(FileSpec):
@@ -136,7 +136,12 @@ class RunSpec(FileSpec):
         data = self.model_dump(mode="json", include=fields)
         if name != "train":
             data["tree"] = TREE
-        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:12]
+        return mark_of(data)
+
+
+def mark_of(data: Any) -> str:
+    """12 hex digits of the SHA-256 of JSON-able data; the order of keys does not matter."""
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def write_toml(path: Path, spec: Spec) -> None:

@@ -261,14 +261,21 @@ def write_observed(path: Path, rows: Sequence[dict[str, Any]], notes: dict[str, 
 
 def read_rows(path: Path, stage: str) -> tuple[list[dict[str, Any]], dict[str, str]] | None:
     """Rows and notes of an observed file of this stage, else None; one that is half-written is not there."""
+    found = read_noted(path)
+    if found is None or found[1].get("stage") != stage:
+        return None
+    return found[0].to_pylist(), found[1]
+
+
+def read_noted(path: Path) -> tuple[pa.Table, dict[str, str]] | None:
+    """A Parquet file's table and notes, else None; one that is half-written is not there."""
     if not path.exists():
         return None
     try:
         table = pq.read_table(path)
     except pa.ArrowInvalid:
         return None
-    notes = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
-    return (table.to_pylist(), notes) if notes.get("stage") == stage else None
+    return table, {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
 
 
 def load_observed(out: Path, stage: str) -> Observed | None:

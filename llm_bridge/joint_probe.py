@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from llm_bridge.asked import Question
-from llm_bridge.probe import Progress, survey
+from llm_bridge.probe import NoCorrectRollout, Progress, survey
 from llm_bridge.rollouts import read_prompt
 from llm_bridge.scores import atom_scores
 from llm_bridge.split import SplitModel
@@ -51,10 +51,14 @@ def measure_jointly(
     with tempfile.TemporaryFile() as file:
         for q, question in enumerate(questions):
             prompt = read_prompt(split, question.prompt)
-            responses, layout, meta = survey(
-                split, prompt, question.reward_of, end_tokens=question.end_tokens, vocabulary=vocabulary,
-                rollouts=rollouts, max_tokens=max_tokens, seed=seed, cut=cut, leaf_cut=leaf_cut, keep=keep, query=q,
-            )  # fmt: skip
+            try:
+                responses, layout, meta = survey(
+                    split, prompt, question.reward_of, end_tokens=question.end_tokens, vocabulary=vocabulary,
+                    rollouts=rollouts, max_tokens=max_tokens, seed=seed, cut=cut, leaf_cut=leaf_cut, keep=keep,
+                    query=q,
+                )  # fmt: skip
+            except NoCorrectRollout:
+                raise NoCorrectRollout(rollouts, f"query {q + 1} of {len(questions)}: ") from None
             scores = atom_scores(split, prompt, split.adapters.fresh(1), layout.atoms)
             file.write(scores.float().cpu().numpy().tobytes())
             surveys.append((responses, layout, meta))

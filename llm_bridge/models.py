@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -89,13 +90,17 @@ class LanguageModel:
         """
         if stop is None:
             return self.end_tokens
-        texts = self.tokenizer.batch_decode([[i] for i in range(len(self.tokenizer))])
-        holding = [i for i, text in enumerate(texts) if stop in text]
+        holding = [i for i, text in enumerate(self._texts) if stop in text]
         if not holding:
             raise ValueError(
                 f"stop {stop!r} is in no token of {self.name}; choose another character, or none"
             )
         return tuple(sorted({*self.end_tokens, *holding}))
+
+    @cached_property
+    def _texts(self) -> list[str]:
+        """The text of every token by itself: a second for a large vocabulary, and asked for by every query."""
+        return self.tokenizer.batch_decode([[i] for i in range(len(self.tokenizer))])
 
     def decode(self, tokens: Tensor | list[int]) -> str:
         """The text of the tokens (T,), without special tokens."""

@@ -137,10 +137,10 @@ def known_to(precision: float, responses: Responses) -> bool:
 class NoCorrectRollout(ValueError):
     """None of the probe's rollouts was correct: p0 is at most 1 - 0.05^(1/N) with 95% confidence."""
 
-    def __init__(self, rollouts: int) -> None:
+    def __init__(self, rollouts: int, query: str = "") -> None:
         self.upper = 1 - 0.05 ** (1 / rollouts)
         super().__init__(
-            f"no correct rollout among {rollouts}: p0 is below {self.upper:.2g} (95%), and there is nothing to "
+            f"{query}no correct rollout among {rollouts}: p0 is below {self.upper:.2g} (95%), and there is nothing to "
             f"forecast from. Raise --probe-rollouts, raise --max-tokens if answers are cut off, check --answer "
             f"and --verifier, or choose an easier query or a stronger model"
         )

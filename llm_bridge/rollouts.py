@@ -13,6 +13,7 @@ from torch import Tensor
 
 from llm_bridge.adapters import Factors
 from llm_bridge.split import SplitModel, State, repeat, select
+from theory.prefix_tree import Tokens
 
 BLOCK = 256
 """Tokens of the vocabulary whose mass `draw` sums at once."""
@@ -201,6 +202,12 @@ def read_whole(split: SplitModel, prompt: Prompt, rows: Tensor, hidden: Tensor) 
     """(R, T, D) the bound head's output before each of the T response tokens; hidden is (R, T-1, D)."""
     whole = torch.cat([prompt.hidden.expand(len(rows), -1, -1), hidden], dim=1)
     return split.head.forward(whole)[:, prompt.hidden.shape[1] - 1 :]
+
+
+def padded(responses: Sequence[Tokens]) -> Tensor:
+    """(R, T) token ids of responses, -1 beyond the end."""
+    longest = max((len(y) for y in responses), default=1)
+    return torch.tensor([[*y, *[-1] * (longest - len(y))] for y in responses]).reshape(-1, longest)
 
 
 @torch.no_grad()

@@ -55,6 +55,13 @@ class Probe:
     def p0(self) -> float:
         return self.found + self.missing
 
+    @property
+    def kept(self) -> list[Tokens]:
+        """The correct responses that are leaves of their own."""
+        r = self.responses
+        leaves = (edge.response for edge in self.layout.edges if edge.kind == "leaf")
+        return [r.tokens[i] for i in leaves if r.rewards[i] > 0]
+
     def p0_interval(self, level: float = 0.95) -> tuple[float, float]:
         """Interval of p0: found + missing +- z sqrt(N1 + 2 N2) / N.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from bandit_sim import Contexts, simulate_grid
 from experiments import store
 from experiments.layers.record import now
 from experiments.layers.simulator import SimulatorWorld
+from experiments.specs import mark_of
 from theory.laws import batch_split, negative_reward
 from theory.laws.kernel_flow import coupling
 from theory.rules import SGD, LeaveOneOut, Raw, Rule, Sign
@@ -61,7 +61,7 @@ def phases(world: SimulatorWorld, scale: str, out: Path) -> Phases:
     """The diagrams' numbers: from the folder, or simulated and saved."""
     asked = {"world": world.model_dump(mode="json"), "scale": scale, "axes": [P0, CROSS, SPREADS, OVERLAPS]}
     asked |= {"rounds": ROUNDS, "rollouts": ROLLOUTS, "seeds": SEEDS[scale], "queries": QUERIES}
-    mark = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
+    mark = mark_of(asked)
     path = out / "phases.json"
     if path.exists() and (found := json.loads(path.read_text()))["spec"] == mark:
         return Phases(**{name: np.array(values) for name, values in found["numbers"].items()})

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from experiments import store
+from experiments.specs import mark_of
 from theory.rules.spec import Spec
 
 Array = NDArray[np.float64]
@@ -23,7 +24,7 @@ PREDICTION, RESULT = "prediction.json", "result.parquet"
 
 def hash_of(spec: Spec) -> str:
     """12 hex digits that change with any field of a spec."""
-    return hashlib.sha256(json.dumps(spec.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:12]
+    return mark_of(spec.model_dump(mode="json"))
 
 
 def now() -> str:
@@ -133,16 +134,10 @@ def write_result(folder: Path, result: Result) -> None:
 
 def read_result(folder: Path, spec: str) -> Result | None:
     """The result of this spec in a folder, whole, or None."""
-    path = folder / RESULT
-    if not path.exists():
+    found = store.read_noted(folder / RESULT)
+    if found is None or found[1].get("spec") != spec:
         return None
-    try:
-        table = pq.read_table(path)
-    except pa.ArrowInvalid:
-        return None
-    notes = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
-    if notes.get("spec") != spec:
-        return None
+    table, notes = found
 
     def column(name: str) -> Array | None:
         return np.array(table[name].to_pylist(), dtype=np.float64) if name in table.column_names else None

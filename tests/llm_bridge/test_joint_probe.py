@@ -108,5 +108,5 @@ def test_what_cannot_be_joined_is_refused(split, tiny, questions, joint) -> None
     with pytest.raises(ValueError, match=r"kernel has shape .*, the trees have"):
         forest(trees[:1], kernel, training=1)
     hopeless = Question(questions[0].prompt, lambda t: 0.0, tiny.end_tokens)
-    with pytest.raises(NoCorrectRollout, match="no correct rollout among 20"):
+    with pytest.raises(NoCorrectRollout, match="query 1 of 1: no correct rollout among 20"):
         measure_jointly(split, [hopeless], vocabulary=14, rollouts=20, max_tokens=2)
