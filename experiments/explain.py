@@ -247,7 +247,7 @@ def _fresh(
         # One replica at a time: the vocabulary times the rollouts of all replicas would not fit in memory.
         own = {name: (down[rows[:1]], up[rows[:1]]) for name, (down, up) in network.factors.items()}
         opening = open_prompt(split, prompt, own, torch.zeros(1, dtype=torch.long))
-        rolled = sample(split, prompt, opening, own, torch.zeros_like(rows), draws, run.end_tokens)
+        rolled = sample(split, prompt, opening, own, torch.zeros_like(rows), draws, [run.end_tokens])
         responses = [tuple(int(x) for x in y[:n]) for y, n in zip(rolled.tokens, rolled.lengths, strict=True)]
         paid = np.array([run.reward_of(y) for y in responses])
         outside = np.array([float(y not in kept) for y in responses])

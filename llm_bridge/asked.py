@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +11,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from llm_bridge.adapters import Factors
-from llm_bridge.rollouts import Opening, Prompt, Rollouts, open_prompt, read_prompt, sample
+from llm_bridge.rollouts import (
+    Opening,
+    Prompt,
+    Rollouts,
+    open_prompt,
+    opened_together,
+    read_prompt,
+    sample,
+    side_by_side,
+)
 from llm_bridge.split import SplitModel, select
 from theory.prefix_tree import Tokens
 
@@ -43,12 +52,7 @@ class Asked:
         """These replicas have other parameters than before."""
         self._stale[replicas] = True
 
-    def sample(self, factors: Factors, rows: Tensor, draws: NDArray[np.float64]) -> Rollouts:
-        """One response per row; rows (R,) is the replica of each, draws (R, T) its uniforms."""
-        opening, entry = self._open(factors, rows)
-        return sample(self.split, self.prompt, opening, factors, entry, draws, self.question.end_tokens)
-
-    def _open(self, factors: Factors, rows: Tensor) -> tuple[Opening, Tensor]:
+    def open(self, factors: Factors, rows: Tensor) -> tuple[Opening, Tensor]:
         """The prompt through the head of each replica in `rows`, and the entry of each row in it."""
         asked, entry = rows.unique(return_inverse=True)
         moved = asked[self._stale[asked]]
@@ -65,7 +69,26 @@ class Asked:
         if len(asked) == len(self._stale):
             return self._opening, entry
         whole = self._opening
-        return Opening(select(whole.past, asked), whole.logits[asked], asked), entry
+        return Opening(select(whole.past, asked), whole.logits[asked], asked, torch.zeros_like(asked)), entry
+
+
+def sample_each(
+    asked: Sequence[Asked], factors: Factors, query: Tensor, replica: Tensor, draws: NDArray[np.float64]
+) -> Rollouts:
+    """One response per row, all of them beside one another, to question query[i] (R,) by replica[i] (R,)."""
+    mine, slot = query.unique(return_inverse=True)
+    questions = [asked[int(q)] for q in mine]
+    openings: list[Opening] = []
+    entry, before = torch.zeros_like(query), 0
+    for i, question in enumerate(questions):
+        opening, place = question.open(factors, replica[slot == i])
+        openings.append(opening)
+        entry[slot == i] = place + before
+        before += len(opening.replicas)
+    return sample(
+        questions[0].split, side_by_side([q.prompt for q in questions]), opened_together(openings), factors,
+        entry, draws, [q.question.end_tokens for q in questions],
+    )  # fmt: skip
 
 
 def _room(opening: Opening, replicas: int) -> Opening:
@@ -75,4 +98,5 @@ def _room(opening: Opening, replicas: int) -> Opening:
         return x.new_zeros(replicas, *x.shape[1:])
 
     past = [(wide(keys), wide(values)) for keys, values in opening.past]
-    return Opening(past, wide(opening.logits), torch.arange(replicas))
+    every = torch.arange(replicas)
+    return Opening(past, wide(opening.logits), every, torch.zeros_like(every))

@@ -12,7 +12,7 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from llm_bridge.adapters import Adapters, AdapterSpec, Factors
 from llm_bridge.rollouts import Prompt, Rollouts, read_responses
-from llm_bridge.split import SplitModel, Stage, State, UnknownLayout
+from llm_bridge.split import SplitModel, Stage, State, UnknownLayout, seen_by
 
 
 class PlainModel(SplitModel):
@@ -46,7 +46,12 @@ class _Tokens(Stage):
         self.blocks = nn.ModuleList()
 
     def run(
-        self, *, tokens: Tensor | None = None, hidden: Tensor | None = None, past: State | None = None
+        self,
+        *,
+        tokens: Tensor | None = None,
+        hidden: Tensor | None = None,
+        past: State | None = None,
+        padding: Tensor | None = None,
     ) -> tuple[Tensor, State]:
         assert tokens is not None and hidden is None
         return tokens[:, :, None], []
@@ -60,7 +65,12 @@ class _Whole(Stage):
         self.blocks = blocks_of(model)
 
     def run(
-        self, *, tokens: Tensor | None = None, hidden: Tensor | None = None, past: State | None = None
+        self,
+        *,
+        tokens: Tensor | None = None,
+        hidden: Tensor | None = None,
+        past: State | None = None,
+        padding: Tensor | None = None,
     ) -> tuple[Tensor, State]:
         """As in `Stage`; the state, in place of keys and values, is all tokens so far (rows, 1, tokens, 1)."""
         assert hidden is not None and tokens is None
@@ -68,7 +78,9 @@ class _Whole(Stage):
         if past:
             hidden = torch.cat([past[0][0][:, 0], hidden], dim=1)
         state = hidden[:, None].contiguous()
-        return self.forward(hidden)[:, -count:], [(state, state[:, :, :0])]
+        seen = {} if padding is None else seen_by(padding, 0, hidden.shape[1])
+        logits = self.body(input_ids=hidden[:, :, 0], use_cache=False, **seen).logits
+        return logits[:, -count:], [(state, state)]
 
     def forward(self, hidden: Tensor) -> Tensor:
         return self.body(input_ids=hidden[:, :, 0], use_cache=False).logits

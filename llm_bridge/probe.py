@@ -171,7 +171,7 @@ def draw_rollouts(
         index = range(first + done, first + min(done + batch, count))
         draws = np.stack([uniforms(seed, stream, 0, query, i, max_tokens) for i in index])
         rows = torch.zeros(len(index), dtype=torch.long)
-        parts.append(sample(split, prompt, opening, None, rows, draws, end_tokens))
+        parts.append(sample(split, prompt, opening, None, rows, draws, [end_tokens]))
         if progress is not None:
             progress("rollouts", index.stop - first, count)
         if enough(parts):

@@ -12,29 +12,34 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from llm_bridge.adapters import Factors
-from llm_bridge.split import SplitModel, State, repeat, select
+from llm_bridge.split import SplitModel, State, beside, pad_left, repeat, select
 from theory.prefix_tree import Tokens
 
-BLOCK = 256
-"""Tokens of the vocabulary whose mass `draw` sums at once."""
+BLOCK = 512
+"""Tokens whose mass is summed first: a draw then looks into one block instead of the whole vocabulary."""
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt after the trunk: what all replicas share."""
+    """A prompt after the trunk, what all replicas share; or Q prompts, padded on the left to one length."""
 
-    tokens: Tensor  # (1, P)
-    hidden: Tensor  # (1, P, D) trunk output
-    past: State  # trunk keys and values, batch one
+    tokens: Tensor  # (Q, P)
+    hidden: Tensor  # (Q, P, D) trunk output
+    past: State  # trunk keys and values, Q rows
+    padding: Tensor  # (Q,) tokens on the left that are nobody's
 
 
 @dataclass(frozen=True)
 class Opening:
-    """A prompt after the head, an entry per replica: keys and values, logits of the first token, which replica."""
+    """A prompt after the head, an entry per replica: keys and values, logits of the first token, which replica.
+
+    `prompts` says which of several prompts an entry is of.
+    """
 
     past: State
     logits: Tensor  # (entries, V)
     replicas: Tensor  # (entries,)
+    prompts: Tensor  # (entries,)
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,32 @@ def uniforms(seed: int, replica: int, turn: int, query: int, rollout: int, count
 @torch.no_grad()
 def read_prompt(split: SplitModel, tokens: Tensor) -> Prompt:
     hidden, past = split.trunk.run(tokens=tokens)
-    return Prompt(tokens, hidden, past)
+    return Prompt(tokens, hidden, past, torch.zeros(len(tokens), dtype=torch.long, device=tokens.device))
+
+
+def side_by_side(prompts: Sequence[Prompt]) -> Prompt:
+    """Several prompts as one batch."""
+    if len(prompts) == 1:
+        return prompts[0]
+    longest = max(prompt.tokens.shape[1] for prompt in prompts)
+    return Prompt(
+        torch.cat([pad_left(prompt.tokens, 1, longest) for prompt in prompts]),
+        torch.cat([pad_left(prompt.hidden, 1, longest) for prompt in prompts]),
+        beside([prompt.past for prompt in prompts]),
+        torch.cat([prompt.padding + longest - prompt.tokens.shape[1] for prompt in prompts]),
+    )
+
+
+def opened_together(openings: Sequence[Opening]) -> Opening:
+    """Opening i is of prompt i of a batch: their entries one after the other."""
+    if len(openings) == 1:
+        return openings[0]
+    return Opening(
+        beside([opening.past for opening in openings]),
+        torch.cat([opening.logits for opening in openings]),
+        torch.cat([opening.replicas for opening in openings]),
+        torch.cat([torch.full_like(opening.replicas, q) for q, opening in enumerate(openings)]),
+    )
 
 
 @torch.no_grad()
@@ -78,7 +108,7 @@ def open_prompt(split: SplitModel, prompt: Prompt, factors: Factors | None, rows
     """The prompt through the head of each replica in `rows`."""
     with split.adapters.use(factors, rows):
         hidden, past = split.head.run(hidden=prompt.hidden.expand(len(rows), -1, -1))
-    return Opening(past, split.logits(hidden[:, -1]), rows)
+    return Opening(past, split.logits(hidden[:, -1]), rows, torch.zeros_like(rows))
 
 
 @torch.no_grad()
@@ -89,29 +119,38 @@ def sample(
     factors: Factors | None,
     rows: Tensor,
     draws: NDArray[np.float64],
-    end_tokens: Sequence[int],
+    end_tokens: Sequence[Sequence[int]],
 ) -> Rollouts:
     """Sample one response per row; each prefix is computed once, however many rollouts share it.
+
+    Responses to several prompts are sampled beside one another: a step costs little more for more rows.
 
     Arguments:
         rows: (R,) the entry of `opening` that each rollout starts from.
         factors: those of every replica; an entry's own are at the index that `opening.replicas` names.
         draws: (R, T) uniforms; token t of row r is the inverse-CDF draw of draws[r, t], so T limits the length.
-        end_tokens: ids that close a response; the end token belongs to it and is scored.
+        end_tokens: per prompt, ids that close a response; the end token belongs to it and is scored.
     """
     count, limit = draws.shape
     tokens = np.full((count, limit), -1, dtype=np.int64)
     logprobs = np.zeros((count, limit))
     hiddens = prompt.hidden.new_zeros(count, max(limit - 1, 0), prompt.hidden.shape[-1])
-    device, ends = prompt.hidden.device, torch.tensor(list(end_tokens))
+    ended = np.zeros(count, dtype=bool)
+    device, ends = prompt.hidden.device, [torch.tensor(list(ids)) for ids in end_tokens]
+    padded = bool(prompt.padding.any())
     # Rollout live[i] reads prefix trunk_of[i] of the trunk's batch and row head_of[i] of the head's.
-    live, trunk_of, head_of = torch.arange(count), torch.zeros(count, dtype=torch.long), rows.cpu()
+    live, head_of = torch.arange(count), rows.cpu()
+    trunk_of, of = opening.prompts.cpu()[head_of], torch.arange(len(prompt.tokens))
     trunk, head, logits, owner = prompt.past, opening.past, opening.logits, opening.replicas.cpu()
     for t in range(limit):
         picked, log = draw(logits, head_of, torch.from_numpy(draws[live.numpy(), t]))
         tokens[live.numpy(), t] = picked.numpy()
         logprobs[live.numpy(), t] = log.numpy()
-        going = (~torch.isin(picked, ends)).nonzero()[:, 0]
+        closed = torch.zeros(len(live), dtype=torch.bool)
+        for q, ids in enumerate(ends):
+            closed |= (of[trunk_of] == q) & torch.isin(picked, ids)
+        ended[live[closed].numpy()] = True
+        going = (~closed).nonzero()[:, 0]
         if t == limit - 1 or len(going) == 0:
             break
         live, picked = live[going], picked[going]
@@ -119,23 +158,21 @@ def sample(
         leaf, head_of = torch.unique(
             torch.stack([head_of[going], picked, trunk_of]), dim=1, return_inverse=True
         )
+        of = of[stem[0]]
+        padding = prompt.padding[of.to(device)] if padded else None
         middle, trunk = split.trunk.run(
-            tokens=stem[1][:, None].to(device), past=select(trunk, stem[0].to(device))
+            tokens=stem[1][:, None].to(device), past=select(trunk, stem[0].to(device)), padding=padding
         )
         hiddens[live.to(device), t] = middle[trunk_of.to(device), 0]
         owner = owner[leaf[0]]
         with split.adapters.use(factors, owner.to(device)):
             last, head = split.head.run(
-                hidden=middle[leaf[2].to(device)], past=select(head, leaf[0].to(device))
+                hidden=middle[leaf[2].to(device)],
+                past=select(head, leaf[0].to(device)),
+                padding=None if padding is None else padding[leaf[2].to(device)],
             )
         logits = split.logits(last[:, -1])
-    lengths = (tokens >= 0).sum(axis=1)
-    final = tokens[np.arange(count), lengths - 1]
-    return Rollouts(tokens, logprobs, lengths, np.isin(final, list(end_tokens)), hiddens)
-
-
-BLOCK = 512
-"""Tokens whose mass is summed first: a draw then looks into one block instead of the whole vocabulary."""
+    return Rollouts(tokens, logprobs, (tokens >= 0).sum(axis=1), ended, hiddens)
 
 
 def draw(logits: Tensor, rows: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:

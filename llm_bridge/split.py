@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -23,7 +23,8 @@ class Stage:
     """Consecutive blocks of the model, run by the model's own code on a view that shares its weights.
 
     `run(x, past)` returns the hidden states and the keys and values so far; `past` is a list over blocks of
-    (rows, heads, tokens, size) pairs and is never changed in place.
+    (rows, heads, tokens, size) pairs and is never changed in place. Its first `padding` (rows,) tokens are nobody's:
+    they are not attended to, and the positions count from behind them.
     """
 
     def __init__(self, model: PreTrainedModel, first: int, last: int, *, closing: bool) -> None:
@@ -44,13 +45,22 @@ class Stage:
         self.blocks: nn.ModuleList = view._modules["layers"]
 
     def run(
-        self, *, tokens: Tensor | None = None, hidden: Tensor | None = None, past: State | None = None
+        self,
+        *,
+        tokens: Tensor | None = None,
+        hidden: Tensor | None = None,
+        past: State | None = None,
+        padding: Tensor | None = None,
     ) -> tuple[Tensor, State]:
         cache = DynamicCache()
         layers: Any = [_layer(keys, values) for keys, values in past or []]
         cache.layers = layers
+        given = tokens if hidden is None else hidden
+        assert given is not None
+        before = past[0][0].shape[2] if past else 0
+        seen = {} if padding is None else seen_by(padding, before, given.shape[1])
         out = self.body(
-            input_ids=tokens, inputs_embeds=hidden, past_key_values=cache, use_cache=True
+            input_ids=tokens, inputs_embeds=hidden, past_key_values=cache, use_cache=True, **seen
         ).last_hidden_state
         layers = cache.layers
         return out, [(layer.keys, layer.values) for layer in layers]
@@ -104,6 +114,36 @@ class SplitModel:
 
     def logits(self, hidden: Tensor) -> Tensor:
         return self.output(hidden)
+
+
+def seen_by(padding: Tensor, before: int, new: int) -> dict[str, Tensor]:
+    """What transformers wants of rows with `padding` (rows,) tokens on the left: mask and positions.
+
+    Arguments:
+        before, new: tokens of the state, padding included, and tokens that are run.
+    """
+    place = torch.arange(before + new, device=padding.device)[None] - padding[:, None]
+    # A padded token runs at some position; what it makes is attended to by nobody.
+    return {"attention_mask": (place >= 0).long(), "position_ids": place[:, before:].clamp(min=0)}
+
+
+def pad_left(x: Tensor, dim: int, length: int) -> Tensor:
+    """Zeros before x along `dim`, up to a length."""
+    missing = list(x.shape)
+    missing[dim] = length - x.shape[dim]
+    return torch.cat([x.new_zeros(missing), x], dim=dim) if missing[dim] else x
+
+
+def beside(states: Sequence[State]) -> State:
+    """The rows of several states in one, each padded on the left to the longest."""
+    longest = max(state[0][0].shape[2] for state in states) if states[0] else 0
+    return [
+        (
+            torch.cat([pad_left(keys, 2, longest) for keys, _ in block]),
+            torch.cat([pad_left(values, 2, longest) for _, values in block]),
+        )
+        for block in zip(*states, strict=True)
+    ]
 
 
 def repeat(state: State, rows: int) -> State:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from llm_bridge.adapters import Factors
-from llm_bridge.asked import Asked, Question
+from llm_bridge.asked import Asked, Question, sample_each
 from llm_bridge.optimiser import Ascent
 from llm_bridge.rollouts import (
     Prompt,
@@ -175,18 +175,13 @@ class Trainer:
 
     def _sample(self, query: NDArray[np.int64], rollout: NDArray[np.int64]) -> Rollouts:
         """A response per row (replica-major, equally many each), rollout number `rollout` of query `query`."""
-        each = len(query) // self.replicas
-        rows = np.arange(len(query))
-        parts: list[tuple[NDArray[np.int64], Rollouts]] = []
-        for q in np.unique(query):
-            at = rows[query == q]
-            draws = np.stack([
-                uniforms(self.seed, int(row // each), self.round, int(q), int(rollout[row]), self.max_tokens)
-                for row in at
-            ])  # fmt: skip
-            replica = torch.from_numpy(at // each)
-            parts.append((at, self.asked[q].sample(self.factors, replica, draws)))
-        return _joined(parts)
+        replica = np.arange(len(query)) // (len(query) // self.replicas)
+        draws = np.stack([
+            uniforms(self.seed, int(s), self.round, int(q), int(i), self.max_tokens)
+            for s, q, i in zip(replica, query, rollout, strict=True)
+        ])  # fmt: skip
+        asked = torch.from_numpy(query), torch.from_numpy(replica)
+        return sample_each(self.asked, self.factors, *asked, draws)
 
     def _rewards(self, query: NDArray[np.int64], tokens: Sequence[Tokens]) -> NDArray[np.float64]:
         return np.array([
@@ -344,20 +339,6 @@ def _responses(rolled: Rollouts) -> list[Tokens]:
         tuple(int(x) for x in row[:length])
         for row, length in zip(rolled.tokens, rolled.lengths, strict=True)
     ]  # fmt: skip
-
-
-def _joined(parts: Sequence[tuple[NDArray[np.int64], Rollouts]]) -> Rollouts:
-    """Rollouts of several queries in one, each part's rows at the places that it names."""
-    if len(parts) == 1:
-        return parts[0][1]
-    order = np.argsort(np.concatenate([at for at, _ in parts]))
-    rolled = [part for _, part in parts]
-    tokens, logprobs, lengths, ended = (
-        np.concatenate([getattr(part, name) for part in rolled])[order]
-        for name in ("tokens", "logprobs", "lengths", "ended")
-    )
-    hidden = torch.cat([part.hidden for part in rolled])
-    return Rollouts(tokens, logprobs, lengths, ended, hidden[torch.from_numpy(order).to(hidden.device)])
 
 
 def _each(function: Callable[..., Any], batch: Batch, *rest: Any) -> Any:

@@ -24,7 +24,17 @@ from transformers import (
 )
 
 from llm_bridge.adapters import AdapterSpec
-from llm_bridge.rollouts import open_prompt, read_prompt, read_responses, sample, score, uniforms
+from llm_bridge.plain import PlainModel
+from llm_bridge.rollouts import (
+    open_prompt,
+    opened_together,
+    read_prompt,
+    read_responses,
+    sample,
+    score,
+    side_by_side,
+    uniforms,
+)
 from llm_bridge.split import SplitModel
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -84,7 +94,7 @@ def test_sampler_scorer_and_own_forward_agree(layout: str, blocks: int) -> None:
     prompt = read_prompt(split, torch.arange(3, 3 + PROMPT)[None])
     draws = np.stack([uniforms(0, 0, 0, 0, i, TOKENS) for i in range(len(rows))])
     opening = open_prompt(split, prompt, factors, torch.arange(2))
-    got = sample(split, prompt, opening, factors, rows, draws, ())
+    got = sample(split, prompt, opening, factors, rows, draws, [()])
     tokens = torch.from_numpy(got.tokens)
     assert tokens.shape == (3, TOKENS)
 
@@ -101,6 +111,29 @@ def test_sampler_scorer_and_own_forward_agree(layout: str, blocks: int) -> None:
             linear.weight.data += split.adapters.spec.scale / 2 * up[replica] @ down[replica]
         own = own_logprobs(merged, prompt.tokens, tokens[mine])
         np.testing.assert_allclose(got.logprobs[mine.numpy()], own, atol=1e-4)
+
+
+@pytest.mark.parametrize("path", [SplitModel, PlainModel])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_prompts_beside_one_another_are_each_alone(layout: str, path: type[SplitModel]) -> None:
+    """Two replicas, three prompts of different lengths and end tokens, in one padded batch; float32."""
+    split = path(random_model(layout), AdapterSpec(rank=2, blocks=3))
+    factors, two = shaken(split, 2, size=0.1), torch.arange(2)
+    prompts = [read_prompt(split, torch.arange(3, 3 + length)[None]) for length in (PROMPT, 2, PROMPT - 1)]
+    openings = [open_prompt(split, prompt, factors, two) for prompt in prompts]
+    entries, ends = torch.tensor([5, 0, 3, 1, 4, 2, 4]), [range(10), (), range(30, VOCABULARY)]
+    draws = np.stack([uniforms(0, 0, 0, 0, i, TOKENS) for i in range(len(entries))])
+    got = sample(
+        split, side_by_side(prompts), opened_together(openings), factors, entries, draws, ends
+    )  # fmt: skip
+    for i, entry in enumerate(entries):
+        q = int(entry) // 2
+        alone = sample(split, prompts[q], openings[q], factors, entry[None] % 2, draws[i : i + 1], [ends[q]])
+        np.testing.assert_array_equal(got.tokens[i], alone.tokens[0])
+        np.testing.assert_allclose(got.logprobs[i], alone.logprobs[0], atol=1e-4)
+        np.testing.assert_allclose(got.hidden[i].numpy(), alone.hidden[0].numpy(), atol=1e-4)
+        assert (got.lengths[i], got.ended[i]) == (alone.lengths[0], alone.ended[0])
+    assert set(got.ended) == {True, False}
 
 
 @pytest.mark.parametrize("layout", ["gemma3", "qwen2-sliding"])

@@ -63,7 +63,7 @@ def rolled(
     prompt = read_prompt(split, tokens)
     draws = np.stack([uniforms(0, 0, 0, 0, i, limit) for i in range(len(rows))])
     opening = open_prompt(split, prompt, factors, torch.arange(int(rows.max()) + 1))
-    return prompt, sample(split, prompt, opening, factors, rows, draws, end)
+    return prompt, sample(split, prompt, opening, factors, rows, draws, [end])
 
 
 def gradients(split: SplitModel, prompt, factors: Factors, rows, tokens, mask) -> torch.Tensor:

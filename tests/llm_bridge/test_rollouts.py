@@ -28,7 +28,7 @@ END = (12,)
 def rolled(split: SplitModel, prompt: Prompt, factors: Factors, rows: torch.Tensor, seed: int = 0):
     draws = np.stack([uniforms(seed, int(r), 0, 0, i, 3) for i, r in enumerate(rows)])
     opening = open_prompt(split, prompt, factors, torch.arange(len(next(iter(factors.values()))[0])))
-    return sample(split, prompt, opening, factors, rows, draws, END)
+    return sample(split, prompt, opening, factors, rows, draws, [END])
 
 
 def plain_logprobs(model: LanguageModel, split: SplitModel, factors: Factors, replica: int, prompt, tokens):
@@ -80,7 +80,7 @@ def test_a_row_does_not_depend_on_its_batch(split, prompt) -> None:
             own,
             torch.zeros(1, dtype=torch.long),
             draws,
-            END,
+            [END],
         )
         np.testing.assert_array_equal(alone.tokens[0], whole.tokens[s])
 
