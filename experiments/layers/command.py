@@ -64,18 +64,19 @@ def run(
     with reporting(as_json):
         from experiments.compile_cache import keep_compiled
         from experiments.layers import findings
-        from experiments.layers.run import expect
+        from experiments.layers.run import expect, most_wanted_first
         from experiments.layers.run import run as run_all
 
         keep_compiled()
         layers, worlds, scale, todo = _all(quick, out, layer, world)
-        findings.read_findings(variants=[v.key for row in layers for v in row.variants])
+        asked = findings.read_findings(variants=[v.key for row in layers for v in row.variants])
         expect(out / scale, findings.FILE)
 
         def tell(done: int, total: int, cell: Cell, what: str) -> None:
             errors.print(f"{done + 1}/{total}  {cell.world}  {cell.variant.key}: {what}", highlight=False)
 
-        run_all(todo, worlds, tell)
+        compared = {key for finding in asked for compare in finding.compare for key, _ in compare.keys}
+        run_all(most_wanted_first(todo, compared), worlds, tell)
         skipped = sum(cell.refused is not None for cell in todo)
         show("layers", {"ran": len(todo) - skipped, "refused": skipped, "out": str(out / scale)}, as_json)
 

@@ -27,7 +27,7 @@ from theory.rules.spec import Spec
 
 Count = Annotated[int, Field(ge=1)]
 Some = Annotated[int, Field(ge=0)]
-LOOKS, LOOKED = 8, 4
+LOOKS, LOOKED = 4, 4
 """Looks at the held-out queries in a run, and rollouts of each and replica at one."""
 
 
