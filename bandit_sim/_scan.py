@@ -13,6 +13,7 @@ from bandit_sim.keys import VIRTUAL, key_at
 from bandit_sim.observe import Observable, Seen
 from bandit_sim.step import Carry, Knobs, Luck, batch_of, draw, luck_of, push, start, update
 from bandit_sim.verifiers import VerifierSpec
+from theory.rules.batch import SAMPLED
 from theory.rules.rule import Rule
 
 
@@ -53,7 +54,9 @@ def run_seeds(
                 batch = batch_of(engine, rule, arms, carry, drawn)
                 return push(engine, rule, arms, carry.state, carry.memory, batch, drawn)[0].direction
 
-            seen = Seen(engine, arms, carry, draws, pushed, again)
+            copies = len(draws.choices) // rule.drawn
+            trained = draws.present & (jnp.tile(jnp.asarray(rule.roles), copies) == SAMPLED)
+            seen = Seen(engine, arms, carry, draws, trained, pushed, again)
             kept = [
                 memory if row.remember is None else row.remember(seen, memory)
                 for (_, row), memory in zip(observe, memories, strict=True)

@@ -23,6 +23,7 @@ class Seen(NamedTuple):
         engine, arms: the bandit.
         carry: the state before the round's update.
         draws: the round's rollouts.
+        trained: (n,) which of them are there and trained on: no helper of the signal is.
         push: their weights and direction.
         again: draws a virtual round from the same policy with a key of its own, and gives its direction (D,).
     """
@@ -31,6 +32,7 @@ class Seen(NamedTuple):
     arms: Any
     carry: Carry
     draws: Draws
+    trained: jax.Array
     push: Push
     again: Callable[[jax.Array], jax.Array]
 
@@ -74,6 +76,12 @@ def reward(seen: Seen, memory: Any) -> jax.Array:
     """Mean paid reward of the round's rollouts."""
     there = seen.draws.present
     return jnp.sum(jnp.where(there, seen.draws.rewards, 0)) / there.sum().astype(seen.draws.rewards.dtype)
+
+
+def outcome(seen: Seen, memory: Any) -> jax.Array:
+    """Mean true reward of the round's rollouts that are trained on: what a log of outcomes shows, whatever was paid."""
+    truth = jnp.where(seen.trained, seen.truth[seen.draws.choices], 0)
+    return jnp.sum(truth) / seen.trained.sum().astype(truth.dtype)
 
 
 def entropy(seen: Seen, memory: Any) -> jax.Array:
@@ -129,6 +137,7 @@ OBSERVABLES: dict[str, Observable] = {
     "success": Observable(success),
     "held_out": Observable(held_out),
     "reward": Observable(reward),
+    "outcome": Observable(outcome),
     "entropy": Observable(entropy),
     "winner_share": Observable(winner_share),
     "gradient_norm": Observable(gradient_norm),

@@ -12,8 +12,10 @@ from pydantic import Field, model_validator
 from safetensors.numpy import save_file
 
 from bandit_sim import forest, simulate
+from bandit_sim.verifiers import Clean, Verifier
 from experiments import checkpoint, store
 from experiments.forecast import largest_step, warn_of_step
+from experiments.pay import no_pay_on_text, pay_of
 from experiments.run_folder import Progress, RunFolder
 from experiments.scores import ensemble_of_means
 from experiments.specs import Count, FileSpec, ForecastSpec, ModelSpec, ProbeSpec, default_adapter
@@ -47,7 +49,9 @@ class ContextsSpec(FileSpec):
     Arguments:
         batch: queries per round, drawn without replacement by each replica for itself.
         held_out: queries whose success is forecast and observed, and that are not trained on.
-    Errors: ValidationError for a batch that the queries cannot fill, or a query on both sides.
+        verifier: what a verified response is paid; success stays what the query's own verifier says.
+    Errors: ValidationError for a batch that the queries cannot fill, a query on both sides, or a verifier that means
+        nothing on text.
     """
 
     queries: Annotated[tuple[Query, ...], Field(min_length=1)]
@@ -55,6 +59,8 @@ class ContextsSpec(FileSpec):
     held_out: HeldOut | None = None
     model: ModelSpec = ModelSpec()
     rule: Rule
+    # Left out where it pays the reward itself, so that older runs keep their hash.
+    verifier: Verifier = Field(default=Clean(), exclude_if=lambda verifier: verifier == Clean())
     adapter: AdapterSpec = Field(default_factory=default_adapter)
     rounds: Count = 40
     replicas: Annotated[int, Field(ge=2)] = 16
@@ -77,6 +83,8 @@ class ContextsSpec(FileSpec):
         both = {q.prompt for q in self.queries} & {q.prompt for q in self.apart}
         if both:
             raise ValueError(f"query {min(both)!r} is trained on and held out; leave it out of one of them")
+        if (reason := no_pay_on_text(self.verifier)) is not None:
+            raise ValueError(f"verifier {self.verifier.kind}: {reason}")
         return self
 
     @property
@@ -86,7 +94,7 @@ class ContextsSpec(FileSpec):
 
     def stage(self, name: Literal["probe", "forecast", "train", "overlay"]) -> str:
         """12 hex digits that change with any field that stage's result depends on."""
-        training = {"rule", "rounds", "replicas", "batch"}
+        training = {"rule", "rounds", "replicas", "batch", "verifier"}
         return self.digest({
             "probe": {*training, "forecast"},
             "train": {"probe", "forecast"},
@@ -99,7 +107,7 @@ class ContextsSpec(FileSpec):
 class Foretold:
     """(M, T) or (M, E) draws of the plotted observable for each kernel and set, and the seconds it took.
 
-    The observable is the mean over S replicas: of the round's rewards ("training"), and of the held-out
+    The observable is the mean over S replicas: of the round's outcomes ("training"), and of the held-out
     rollouts before round 1, 1 + every, ... ("held_out").
     """
 
@@ -109,15 +117,15 @@ class Foretold:
 
 @dataclass(frozen=True)
 class Seen:
-    """A run: rewards (S, T, B n) of the training rollouts, and (S, E, H, m) of the held-out ones."""
+    """A run: verified outcomes, whatever was paid: (S, T, B n) of the training rollouts, (S, E, H, m) held out."""
 
-    rewards: Array
+    training: Array
     held_out: Array
     seconds: float
 
     def outcomes(self, name: str) -> Array:
-        """(S, T) or (S, E) mean reward of a set."""
-        return self.rewards.mean(axis=2) if name == "training" else self.held_out.mean(axis=(2, 3))
+        """(S, T) or (S, E) mean outcome of a set."""
+        return self.training.mean(axis=2) if name == "training" else self.held_out.mean(axis=(2, 3))
 
 
 @dataclass
@@ -186,7 +194,7 @@ class ContextsRun(RunFolder):
         )
         trainer = Trainer(
             self.split, asked, spec.rule, replicas=spec.replicas, max_tokens=spec.max_tokens,
-            batch=spec.batch, held_out=apart, seed=spec.seed,
+            batch=spec.batch, held_out=apart, seed=spec.seed, pay=pay_of(spec.verifier),
         )  # fmt: skip
         checkpoint.train(
             self.out, trainer, spec.rounds, stage, lambda turn: rows_of(turn, model, spec.queries),
@@ -219,7 +227,7 @@ class ContextsRun(RunFolder):
         for row in rows:
             s, t, q, i = row["replica"], row["round"] - 1, row["query"], row["rollout"]
             if q < len(spec.queries):
-                training[s, t, i] = row["reward"]
+                training[s, t, i] = row["outcome"] or 0.0  # None: unparsable, which is wrong
             elif held is not None:
                 paid[s, t // held.every, q - len(spec.queries), i] = row["reward"]
         return Seen(training, paid, seconds)
@@ -246,10 +254,13 @@ def foretell(spec: ContextsSpec, joint: JointProbe, progress: Progress) -> Foret
     for done, (name, trees, kernel) in enumerate(jobs):
         arms = forest(trees, kernel, training=len(spec.queries), batch=spec.batch, tokens=tokens)
         looking = ("held_out",) if spec.held_out else ()
-        curves = simulate(arms, spec.rule, spec.rounds, pool, spec.seed + done, observe=("reward", *looking))
+        curves = simulate(
+            arms, spec.rule, spec.rounds, pool, spec.seed + done, observe=("outcome", *looking),
+            verifier=spec.verifier,
+        )  # fmt: skip
         share = -(-settings.members // sum(other == name for other, *_ in jobs))
         seed = spec.seed + done
-        members[name, "training"].append(ensemble_of_means(curves["reward"], spec.replicas, share, seed))
+        members[name, "training"].append(ensemble_of_means(curves["outcome"], spec.replicas, share, seed))
         if spec.held_out is not None:
             p = np.clip(curves["held_out"][:, :: spec.held_out.every], 0, 1)
             count = spec.held_out.rollouts * len(spec.apart)

@@ -41,7 +41,7 @@ def compare(
 ) -> tuple[dict[str, Any], list[Panel]]:
     """Scores of the forecast against the run, for the queries trained on and for those held out.
 
-    The observable is the mean over replicas of the rewards of a round, smoothed over `default_width(rounds)`
+    The observable is the mean over replicas of the outcomes of a round, smoothed over `default_width(rounds)`
     rounds; of held-out queries, the mean of all rollouts at one look, not smoothed.
     """
     first = len(spec.queries)

@@ -111,6 +111,12 @@ class Run(RunFolder):
         found = store.load_observed(self.out, stage)
         if found is not None:
             return found
+        if self.spec.rule.signal.helpers:
+            raise ValueError(
+                f"signal {self.spec.rule.signal.kind} draws rollouts that are not trained on; a run of one query is "
+                "compared round by round with its record, which does not hold them: run `onearm contexts`, or choose a "
+                "signal without extra or greedy rollouts"
+            )
         trainer = Trainer(
             self.split,
             [self.question],

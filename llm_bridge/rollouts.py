@@ -128,7 +128,8 @@ def sample(
     Arguments:
         rows: (R,) the entry of `opening` that each rollout starts from.
         factors: those of every replica; an entry's own are at the index that `opening.replicas` names.
-        draws: (R, T) uniforms; token t of row r is the inverse-CDF draw of draws[r, t], so T limits the length.
+        draws: (R, T) uniforms; token t of row r is the inverse-CDF draw of draws[r, t], so T limits the length. NaN in
+            place of a number takes the most likely token.
         end_tokens: per prompt, ids that close a response; the end token belongs to it and is scored.
     """
     count, limit = draws.shape
@@ -179,6 +180,7 @@ def draw(logits: Tensor, rows: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]
     """Inverse-CDF draws from softmax(logits[rows]), and their log probabilities: (R,), (R,) in float64.
 
     Masses are summed in the logits' dtype, at least float32, within a block of tokens, and in float64 across blocks.
+    A uniform number of NaN draws nothing: it takes the most likely token.
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     top = logits.amax(dim=-1, keepdim=True)
@@ -191,6 +193,8 @@ def draw(logits: Tensor, rows: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]
     inside = blocks[rows.to(logits.device), block.to(logits.device)].cpu().double().cumsum(dim=-1)
     place = torch.searchsorted(inside, (target - before)[:, None], right=True)[:, 0].clamp_(max=BLOCK - 1)
     token = (block * BLOCK + place).clamp_(max=logits.shape[-1] - 1)
+    if (greedy := uniform.isnan()).any():
+        token = torch.where(greedy, logits.argmax(dim=-1).cpu()[rows], token)
     at = rows.to(logits.device), token.to(logits.device)
     return token, (logits[at] - top[at[0], 0]).cpu().double() - ends[rows, -1].log()
 

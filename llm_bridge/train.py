@@ -27,15 +27,20 @@ from llm_bridge.rollouts import (
 )
 from llm_bridge.split import SplitModel
 from theory.prefix_tree import Tokens
-from theory.rules.batch import Batch
+from theory.rules.batch import GREEDY, SAMPLED, Batch
 from theory.rules.rule import Rule
 
 Policy = Callable[[SplitModel, Prompt, Factors | None, Tensor, Tensor, Tensor], Tensor]
 """Logits before the tokens of given responses: the network's (`rollouts.response_logits`) or its linearisation's."""
 
 
+Pay = Callable[[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]], NDArray[np.float64]]
+"""What rollouts are paid: of a uniform number, the verified reward and the length in tokens of each."""
+
 PICK_STREAM = 2**63
 """Query number of the draws that choose a round's batch: no query can have it."""
+HELPER_STREAM, PAY_STREAM = 2**61, 2**62
+"""Added to a rollout's number: where the signal's helpers begin, and for the number that its pay is decided by."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +74,14 @@ class Trainer:
         held_out: queries that are never trained on; `evaluate` samples them.
         seed: draws of replica s in round t depend on (seed, s, t, query, rollout) alone.
         chunk: rows that are differentiated at once (the micro-batch); gradients add up, the step does not change.
+        pay: what a verified reward is paid; the reward itself where not given. Held-out rollouts are not paid.
         recompute: run each adapted block again in the backward pass, which then keeps one tensor per block.
         policy: gives the logits that are differentiated; another than the network's own can only `retrace`.
-    Errors: ValueError for a batch that the queries cannot fill, a signal with helper rollouts, and a reward that
-        is not finite, naming replica and round.
+    Helpers of the rule's signal (extra and greedy rollouts) are sampled and paid like the others; they get no weight,
+    and a `Round` does not show them.
+
+    Errors: ValueError for a batch that the queries cannot fill, and a reward that is not finite, naming replica and
+        round.
     Valid when: the first epoch of every round is on-policy; the reference of the rule's KL is the base model,
         or the policy it was at the last refresh.
     """
@@ -88,6 +97,7 @@ class Trainer:
         batch: int | None = None,
         held_out: Sequence[Question] = (),
         seed: int = 0,
+        pay: Pay | None = None,
         chunk: int = 16,
         recompute: bool = False,
         policy: Policy = response_logits,
@@ -96,12 +106,7 @@ class Trainer:
         self.batch = len(questions) if batch is None else batch
         if not 1 <= self.batch <= len(questions):
             raise ValueError(f"batch = {batch} of {len(questions)} training queries; give 1 to all of them")
-        if rule.signal.helpers:
-            raise ValueError(
-                f"signal {rule.signal.kind} draws rollouts that are not trained on, which this trainer does not "
-                "sample; simulate it, or choose a signal without extra or greedy rollouts"
-            )
-        self.split, self.rule, self.policy = split, rule, policy
+        self.split, self.rule, self.policy, self.pay = split, rule, policy, pay
         self.replicas, self.max_tokens, self.seed, self.chunk = replicas, max_tokens, seed, chunk
         self.asked = [Asked(split, question, replicas) for question in (*questions, *held_out)]
         self.training = len(questions)
@@ -117,8 +122,8 @@ class Trainer:
 
     @property
     def rows_each(self) -> int:
-        """Rows of one replica in a round: B n."""
-        return self.batch * self.rule.rollouts
+        """Rows of one replica in a round: B n, and B helpers for each that the signal draws."""
+        return self.batch * self.rule.drawn
 
     def run(self, rounds: int) -> Iterator[Round]:
         """Rounds up to number `rounds`, one at a time."""
@@ -129,10 +134,12 @@ class Trainer:
         """One round of every replica."""
         started = time.perf_counter()
         self._refresh()
-        query = self._pick().repeat(self.rule.rollouts)
-        rolled = self._sample(query, np.tile(np.arange(self.rule.rollouts), self.replicas * self.batch))
+        query = self._pick().repeat(self.rule.drawn)
+        role = np.tile(self.rule.roles, self.replicas * self.batch)
+        number = np.tile(_numbers(self.rule), self.replicas * self.batch)
+        rolled = self._sample(query, number, role == GREEDY)
         tokens = _responses(rolled)
-        rewards = self._rewards(query, tokens)
+        rewards = self._paid(query, number, rolled.lengths, self._rewards(query, tokens))
         batch = self._batch(rolled, query, rewards)
         # An interrupt inside the update leaves parameters that no whole number of rounds has.
         self.whole = False
@@ -147,7 +154,9 @@ class Trainer:
         logprob = rolled.logprobs.sum(axis=1)
         replica = np.arange(self.replicas).repeat(self.rows_each)
         seconds = time.perf_counter() - started
-        done = Round(self.round, replica, query, tokens, rewards, logprob, seconds)
+        own = role == SAMPLED
+        shown = [y for y, kept in zip(tokens, own, strict=True) if kept]
+        done = Round(self.round, replica[own], query[own], shown, rewards[own], logprob[own], seconds)
         self.round += 1
         self.whole = True
         return done
@@ -173,13 +182,17 @@ class Trainer:
         drawn = [np.random.Generator(b).permutation(self.training)[: self.batch] for b in bits]
         return np.sort(drawn, axis=1).ravel()
 
-    def _sample(self, query: NDArray[np.int64], rollout: NDArray[np.int64]) -> Rollouts:
+    def _sample(
+        self, query: NDArray[np.int64], rollout: NDArray[np.int64], greedy: NDArray[np.bool_] | None = None
+    ) -> Rollouts:
         """A response per row (replica-major, equally many each), rollout number `rollout` of query `query`."""
         replica = np.arange(len(query)) // (len(query) // self.replicas)
         draws = np.stack([
             uniforms(self.seed, int(s), self.round, int(q), int(i), self.max_tokens)
             for s, q, i in zip(replica, query, rollout, strict=True)
         ])  # fmt: skip
+        if greedy is not None:
+            draws[greedy] = np.nan
         asked = torch.from_numpy(query), torch.from_numpy(replica)
         return sample_each(self.asked, self.factors, *asked, draws)
 
@@ -188,14 +201,35 @@ class Trainer:
             self.asked[q].question.reward_of(t) for q, t in zip(query, tokens, strict=True)
         ])  # fmt: skip
 
+    def _paid(
+        self,
+        query: NDArray[np.int64],
+        number: NDArray[np.int64],
+        lengths: NDArray[np.int64],
+        rewards: NDArray[Any],
+    ) -> NDArray[np.float64]:
+        """What the round's rollouts are paid; the chance in it depends on (seed, replica, round, query, rollout)."""
+        if self.pay is None:
+            return rewards
+        luck = [
+            uniforms(self.seed, row // self.rows_each, self.round, int(q), PAY_STREAM + int(i), 1)[0]
+            for row, (q, i) in enumerate(zip(query, number, strict=True))
+        ]
+        return self.pay(np.array(luck), rewards, lengths)
+
     def retrace(self, responses: Sequence[Tokens], rewards: NDArray[np.float64]) -> None:
         """One round on given responses in place of fresh rollouts: the replicas of a record, trained again.
 
         Arguments: (S B n) responses, replica-major, and their rewards.
         Errors: ValueError for a batch that is not all the queries (a record does not say which), and for a
-            rule with a KL term, an entropy bonus or several epochs, whose weights need log probabilities that
-            no record holds.
+            rule with a KL term, an entropy bonus, several epochs or helper rollouts, whose weights need what no
+            record holds.
         """
+        if self.rule.signal.helpers:
+            raise ValueError(
+                f"signal {self.rule.signal.kind} draws rollouts that are not trained on, which a record does not hold; "
+                "retrace a run of a rule without extra or greedy rollouts"
+            )
         if self.rule.kl.kind != "none" or self.rule.entropy.kind != "none" or self.rule.epochs > 1:
             raise ValueError(
                 f"rule.kl is {self.rule.kl.kind}, entropy {self.rule.entropy.kind}, epochs {self.rule.epochs}: the "
@@ -260,7 +294,8 @@ class Trainer:
                 "finite; make the verifier pay 0 or 1, or return None where it cannot tell"
             )
         reference = self._scores(rolled, query, self.reference) if self.rule.kl.reads_reference else logs
-        return Batch(logs, logs, reference, paid, groups, mask, role=torch.zeros_like(groups))
+        role = torch.tensor(self.rule.roles).repeat(self.replicas, self.batch)
+        return Batch(logs, logs, reference, paid, groups, mask, role)
 
     @torch.no_grad()
     def _scores(self, rolled: Rollouts, query: NDArray[np.int64], factors: Factors | None) -> Tensor:
@@ -332,6 +367,11 @@ class Trainer:
         self.reference = {name: (downs[name], ups[name]) for name in downs} or None
         self.round = int(tensors["round"])
         self._moved(torch.arange(self.replicas))
+
+
+def _numbers(rule: Rule) -> NDArray[np.int64]:
+    """Rollout numbers of a query's round: those trained on from 0, so that no helper changes what they draw."""
+    return np.concatenate([np.arange(rule.rollouts), HELPER_STREAM + np.arange(len(rule.signal.helpers))])
 
 
 def _responses(rolled: Rollouts) -> list[Tokens]:

@@ -12,13 +12,14 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from bandit_sim import simulate
-from bandit_sim.verifiers import Clean
 from experiments import store
 from experiments.contexts import ContextsRun, ContextsSpec, HeldOut
 from experiments.forecast import tabular_arms
 from experiments.layers.configuration import OVERLAP, Configuration, Difficulty
+from experiments.layers.exact_success import exact_success
 from experiments.layers.record import Prediction, Result, fingerprint, hash_of, now
 from experiments.layers.steps import Steps, in_steps_of
+from experiments.pay import no_pay_on_text
 from experiments.smoothing import default_width, smooth
 from experiments.specs import ForecastSpec, ModelSpec, ProbeSpec
 from llm_bridge.queries import Query
@@ -100,14 +101,10 @@ class ModelWorld(Spec):
         budget: ModelBudget = getattr(self, scale)
         if not asked.shared or asked.overlap != OVERLAP:
             return "what a model's responses and queries share is its own"
-        if asked.verifier != Clean():
-            return f"the trainer pays what the query's verifier says, not {asked.verifier.kind}"
-        if asked.rule.signal.helpers:
-            return f"the trainer draws no rollouts that it does not train on ({asked.rule.signal.kind})"
-        if asked.rule.rollouts > budget.most:
-            return (
-                f"{asked.rule.rollouts} rollouts a round cost too much at this scale (most = {budget.most})"
-            )
+        if (reason := no_pay_on_text(asked.verifier)) is not None:
+            return reason
+        if asked.rule.drawn > budget.most:
+            return f"{asked.rule.drawn} rollouts a round cost too much at this scale (most = {budget.most})"
         if asked.difficulty not in self.query:
             return f"no query of {self.model} is listed for {asked.difficulty}"
         if asked.queries > 1 and not budget.queries:
@@ -132,8 +129,9 @@ class ModelWorld(Spec):
             else None,
             model=ModelSpec(name=self.model),
             rule=in_steps_of(self.step, asked.rule),
+            verifier=asked.verifier,
             rounds=budget.rounds,
-            replicas=max(budget.least, budget.replicas // asked.rule.rollouts),
+            replicas=max(budget.least, budget.replicas // asked.rule.drawn),
             max_tokens=self.max_tokens,
             probe=ProbeSpec(rollouts=budget.probe),
             forecast=ForecastSpec(bootstraps=budget.bootstraps, seeds=budget.seeds, members=400),
@@ -156,7 +154,10 @@ class ModelWorld(Spec):
         if len(spec.queries) == 1:
             arms, seeds = tabular_arms(joint.probes[0]), spec.forecast.seeds
             alone = smooth(
-                simulate(arms, spec.rule, spec.rounds, seeds, spec.seed).mean("success"), width
+                simulate(arms, spec.rule, spec.rounds, seeds, spec.seed, verifier=spec.verifier).mean(
+                    "success"
+                ),
+                width,
             ).tolist()
         held_out = made.members["joint", "held_out"].mean(axis=0).tolist() if spec.held_out else None
         return Prediction(
@@ -168,7 +169,7 @@ class ModelWorld(Spec):
         started, clock = now(), time.perf_counter()
         run = self._run(spec, folder)
         seen, joint = run.observe(), run.probe()
-        exact = self.exact and len(spec.queries) == 1 and spec.rule.kl.kind == "none"
+        exact = self.exact and len(spec.queries) == 1
         p0 = float(np.mean([probe.p0 for probe in joint.probes[: len(spec.queries)]]))
         return Result(
             hash_of(spec), np.arange(spec.rounds), seen.outcomes("training"),
@@ -208,33 +209,3 @@ def _share_probe(folder: Path, spec: ContextsSpec) -> None:
         shutil.copytree(folder / "run" / "probes", kept / "probes", dirs_exist_ok=True)
         with store.replacing(kept / GRAM) as temporary:
             shutil.copy2(folder / "run" / GRAM, temporary)
-
-
-def exact_success(run: ContextsRun) -> np.ndarray:
-    """(S,) success of every replica after its last update, by enumeration of its responses to the one query.
-
-    The replicas are trained again on their own record, which costs no sampling.
-    """
-    from experiments.exact import enumerate_model
-    from experiments.stages import question_of
-    from llm_bridge.train import Trainer
-
-    spec, model = run.spec, run.language_model
-    question = question_of(model, spec.queries[0], spec.max_tokens)
-    trainer = Trainer(
-        run.split, [question], spec.rule, replicas=spec.replicas, max_tokens=spec.max_tokens, seed=spec.seed
-    )
-    found = store.read_rows(run.out / "observed.parquet", spec.stage("train"))
-    assert found is not None
-    trained = sorted(
-        (row for row in found[0] if row["query"] == 0), key=lambda r: (r["round"], r["replica"], r["rollout"])
-    )
-    each = spec.replicas * spec.rule.rollouts
-    for t in range(spec.rounds):
-        rows = trained[t * each : (t + 1) * each]
-        trainer.retrace([tuple(row["tokens"]) for row in rows], np.array([row["reward"] for row in rows]))
-    every = enumerate_model(model, spec.queries[0].prompt, question.reward_of, spec.max_tokens, spec.adapter)
-    return np.array([
-        every.success({name: (down[s : s + 1], up[s : s + 1]) for name, (down, up) in trainer.factors.items()})
-        for s in range(spec.replicas)
-    ])  # fmt: skip

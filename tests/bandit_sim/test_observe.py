@@ -11,8 +11,10 @@ import pytest
 from bandit_sim import Arms, ParticleArms, TreeArms, simulate, simulate_grid
 from bandit_sim._scan import run_seeds
 from bandit_sim.observe import OBSERVABLES
+from bandit_sim.verifiers import Noisy
 from theory.curves import Curves
 from theory.rules import Adam
+from theory.rules.signals import GroupMean
 
 EVERY_NAME = [*(name for name in OBSERVABLES if name != "held_out"), "class_mass"]  # one query holds none out
 
@@ -46,6 +48,7 @@ def test_observables_of_two_arms_are_functions_of_p_and_the_draws(make_rule):
         # direction = r (1[a] - pi), so its norm is r |(1 - p, p - 1)| on a success.
         "gradient_norm": r * q * np.sqrt(2),
         "zero_signal": 1 - r,
+        "outcome": r,
         "distinct": np.cumsum(r, axis=1) - r > 0,
         "regret": np.cumsum(q, axis=1) - q,
         "class_mass/0": q,
@@ -53,6 +56,21 @@ def test_observables_of_two_arms_are_functions_of_p_and_the_draws(make_rule):
     }
     for name, wanted in close.items():
         np.testing.assert_allclose(curves[name], wanted, atol=1e-12, err_msg=name)
+
+
+def test_outcomes_are_of_trained_rollouts_and_true_whatever_is_paid(make_rule):
+    """A verifier that is always wrong pays 1 - outcome; extra rollouts count in the reward and not in the outcome."""
+    wrong = Noisy(false_positive=1.0, false_negative=1.0)
+    names = ("outcome", "reward")
+    seen = simulate(two_arms(), make_rule(0.4), 20, 32, 1, observe=names, verifier=wrong)
+    np.testing.assert_array_equal(seen["outcome"], 1 - seen["reward"])
+    assert set(np.unique(seen["outcome"])) == {0.0, 1.0}
+    rule = make_rule(0.4).model_copy(update={"signal": GroupMean(extra=7)})
+    helped = simulate(two_arms(), rule, 20, 32, 1, observe=names)
+    assert set(np.unique(helped["outcome"])) == {0.0, 1.0}
+    assert not set(np.unique(helped["reward"])) <= {0.0, 1.0}
+    # The first rollout of the first round draws the same number with helpers and without.
+    np.testing.assert_array_equal(helped["outcome"][:, 0], seen["outcome"][:, 0])
 
 
 def test_signal_and_noise_of_raw_reward_on_two_arms(make_rule):

@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
+from bandit_sim.verifiers import Clean, Format, Noisy
 from experiments import checkpoint
 from experiments.cli import app
 from experiments.contexts import ContextsRun, ContextsSpec, HeldOut
@@ -97,7 +99,7 @@ def test_an_interrupted_run_ends_as_the_whole_one(done, tmp_path: Path, tiny, mo
     assert checkpoint.files(tmp_path)
     run.progress = lambda label, at, total: None
     seen, expected = run.observe(), whole.observe()
-    np.testing.assert_array_equal(seen.rewards, expected.rewards)
+    np.testing.assert_array_equal(seen.training, expected.training)
     np.testing.assert_array_equal(seen.held_out, expected.held_out)
 
 
@@ -109,12 +111,36 @@ def test_stages_change_with_what_they_depend_on() -> None:
     assert len({s.stage("forecast") for s in (base, faster, more)}) == 3
 
 
+def test_a_verifier_changes_the_run_and_not_its_probe_and_no_hash_of_runs_without_one() -> None:
+    base, noisy = spec(), spec(verifier=Noisy(false_positive=0.5, false_negative=0.5))
+    assert base.stage("probe") == noisy.stage("probe")
+    assert base.stage("train") != noisy.stage("train") and base.stage("forecast") != noisy.stage("forecast")
+    assert "verifier" not in base.model_dump() and base == ContextsSpec.model_validate(base.model_dump())
+    assert noisy == ContextsSpec.model_validate(noisy.model_dump())
+
+
+def test_success_is_what_the_query_says_whatever_is_paid(tmp_path: Path, tiny: LanguageModel) -> None:
+    """A verifier that is always wrong: round 1 draws the same responses, is paid the contrary, and p then falls."""
+    rule = preset("minimalist", eta=0.02)
+    wrong = Noisy(false_positive=1.0, false_negative=1.0)
+    clean, noisy = (
+        ContextsRun(spec(rule=rule, verifier=verifier, replicas=24), tmp_path / name, model=tiny)
+        for name, verifier in (("clean", Clean()), ("wrong", wrong))
+    )
+    np.testing.assert_array_equal(clean.observe().training[:, 0], noisy.observe().training[:, 0])
+    rows = pq.read_table(tmp_path / "wrong" / "observed.parquet").to_pylist()
+    assert all(row["reward"] == 1 - (row["outcome"] or 0) for row in rows if row["query"] < 2)
+    up, down = (run.forecast().members["joint", "training"].mean(axis=0) for run in (clean, noisy))
+    assert abs(up[0] - down[0]) < 0.15 and up[-4:].mean() > down[-4:].mean() + 0.1
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"batch": 3}, "batch = 3 of 2 training queries"),
         ({"held_out": HeldOut(queries=ASKED[:1])}, "is trained on and held out"),
         ({"queries": ()}, "at least 1 item"),
+        ({"verifier": Format(wrong=0.5)}, "well-formed, which of a text is seen"),
         ({"probe": ProbeSpec(rollouts=600, precision=0.1)}, "precision 0.1 changes nothing in a joint probe"),
     ],
 )

@@ -272,12 +272,6 @@ def test_raw_reward_without_success_moves_nothing(split, tiny) -> None:
     assert all(np.all(up == 0) for up in ups(run))
 
 
-def test_a_rule_that_draws_helpers_is_rejected(split, tiny) -> None:
-    for name in ("remax", "papers-2601.22532-onerpo"):
-        with pytest.raises(ValueError, match="draws rollouts that are not trained on"):
-            trainer(split, tiny, preset(name))
-
-
 def test_nan_reward_names_replica_and_round(split, tiny) -> None:
     run = trainer(split, tiny, paid=lambda t: float("nan"))
     with pytest.raises(ValueError, match="replica 0 in round 1"):

@@ -27,13 +27,24 @@ MADE = {v.key: v.configuration for row in LADDER for v in row.variants}
 @pytest.mark.parametrize(
     ("key", "reason"),
     [
-        ("advantage/extra-rollouts", "draws no rollouts"), ("reward/noisy", "the query's verifier"),
+        ("reward/shaped", "seen and not drawn"),
         ("base-model/no-overlap", "its own"), ("dress/free-logits", "its own"), ("batch/raw-1x1", "no whole number"),
         ("difficulty/extremely-hard", "no query of tiny-arithmetic"), ("rollouts/raw-64", "cost too much"),
     ],
 )  # fmt: skip
 def test_what_a_model_cannot_run_is_refused_with_its_reason(key, reason):
     assert reason in str(SMALL.refusal(MADE[key], "quick"))
+
+
+def test_helpers_count_as_rollouts_and_the_verifier_is_handed_on():
+    made = SMALL.spec(MADE["advantage/extra-rollouts"], "full")
+    assert made.rule.drawn == 8 and made.replicas == 64 == SMALL.full.least
+    assert "8 rollouts a round cost" in str(
+        SMALL.model_copy(update={"quick": BUDGET.model_copy(update={"most": 7})}).refusal(
+            MADE["advantage/extra-rollouts"], "quick"
+        )
+    )
+    assert SMALL.spec(MADE["reward/noisy"], "full").verifier == MADE["reward/noisy"].verifier
 
 
 def test_several_queries_keep_the_share_of_a_batch_and_the_budget_of_a_round():
@@ -83,3 +94,21 @@ def test_success_at_the_end_is_the_trained_replicas_own(tmp_path):
     assert moved.any() and not moved.all(), "choose a budget in which some replicas succeed"
     np.testing.assert_allclose(cell.result.final[~moved], exact, rtol=1e-5)
     assert np.abs(cell.result.final[moved] - exact).min() > 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", ["advantage/extra-rollouts", "reward/shuffled"])
+def test_helpers_and_a_reward_by_chance_run_on_a_model(tmp_path, key):
+    """Round 1 draws what the minimalist variant draws; and success at the end is enumerated."""
+    world = WORLD.model_copy(update={"full": BUDGET})
+    todo = [
+        c
+        for c in runner.cells(LADDER, {"tiny": world}, "full", tmp_path)
+        if c.variant.key in (LADDER[0].shows[0], key)
+    ]
+    runner.run(todo, {"tiny": world})
+    plain, other = (cell.result for cell in todo)
+    assert plain is not None and other is not None and other.final is not None
+    shared = min(len(plain.success), len(other.success))
+    np.testing.assert_array_equal(plain.success[:shared, 0], other.success[:shared, 0])
+    assert todo[1].prediction is not None and todo[1].prediction.success is not None

@@ -1,0 +1,138 @@
+"""Rollouts that only feed a baseline, and pay by chance: what is trained on is drawn as without them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from llm_bridge.rollouts import score
+from llm_bridge.train import Trainer
+from tests.llm_bridge.test_train import question, shake, trainer, ups
+from theory.rules import SGD, Batch, Rule, preset
+
+EXTRA = {"kind": "group_mean_std", "ddof": 1, "eps": 1e-6, "extra": 7}
+GREEDY = {"kind": "greedy"}
+
+
+def flipping(uniform: np.ndarray, truth: np.ndarray, length: np.ndarray) -> np.ndarray:
+    """Wrong three times in ten, and a little for every token."""
+    return np.where(uniform < 0.3, 1 - truth, truth) + 0.01 * length
+
+
+def helped(split, tiny, signal=EXTRA, *, replicas: int = 4, pay=None, rollouts: int = 1) -> Trainer:
+    rule = Rule(signal=signal, optimiser=SGD(eta=0.05), rollouts=rollouts)
+    return Trainer(
+        split, [question(tiny, *both) for both in (("3+4=", "7"), ("1+1=", "2"))], rule, replicas=replicas,
+        max_tokens=3, seed=3, pay=pay,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("signal", [EXTRA, GREEDY])
+def test_what_is_trained_on_is_drawn_as_without_helpers(split, tiny, signal) -> None:
+    plain = helped(split, tiny, {"kind": "raw"}).step()
+    turn = helped(split, tiny, signal).step()
+    assert turn.tokens == plain.tokens and len(turn.tokens) == 4 * 2
+    np.testing.assert_array_equal(turn.rewards, plain.rewards)
+    np.testing.assert_array_equal(turn.query, plain.query)
+    np.testing.assert_array_equal(turn.replica, plain.replica)
+
+
+def seen_batches(run: Trainer) -> list[Batch]:
+    """The batches that a run makes from now on."""
+    made: list[Batch] = []
+    batch_of = run._batch
+    run._batch = lambda *args: made.append(batch_of(*args)) or made[-1]  # type: ignore[method-assign,func-returns-value]
+    return made
+
+
+@pytest.mark.parametrize("signal", [EXTRA, GREEDY])
+def test_a_round_with_helpers_is_the_gradient_step_of_its_trained_rollouts(split, tiny, signal) -> None:
+    """theta' = theta + eta grad (1/B) sum_q A_q log pi(y_q | x_q); A from all rewards of the query, written out."""
+    run = helped(split, tiny, signal)
+    shake(run)
+    start, made = ups(run), seen_batches(run)
+    turn = run.step()
+    paid = made[0].rewards.numpy().reshape(4, 2, -1)
+    first, others = paid[:, :, 0], paid[:, :, 1:]
+    np.testing.assert_array_equal(first, turn.rewards.reshape(4, 2))
+    if signal is EXTRA:
+        advantage = (first - paid.mean(axis=2)) / (paid.std(axis=2, ddof=1) + 1e-6)
+    else:
+        advantage = first - others[:, :, 0]
+    assert np.abs(advantage).max() > 0, "no gradient, no test"
+    for s in range(run.replicas):
+        own = split.adapters.fresh(1)
+        leaves = split.adapters.trainable(own)
+        with torch.no_grad():
+            for leaf, at in zip(leaves, start, strict=True):
+                leaf.copy_(torch.from_numpy(at[s : s + 1]))
+        total = torch.zeros((), dtype=torch.float64)
+        for q in range(2):
+            prompt, y = run.asked[q].prompt, torch.tensor([turn.tokens[2 * s + q]])
+            with torch.no_grad():
+                hidden, _ = split.trunk.run(tokens=y, past=prompt.past)
+            logs = score(split, prompt, own, torch.zeros(1, dtype=torch.long), hidden[:, :-1], y)
+            total = total + float(advantage[s, q]) / 2 * logs.sum()
+        for got, leaf, grad in zip(ups(run), leaves, torch.autograd.grad(total, leaves), strict=True):
+            np.testing.assert_allclose(got[s], (leaf + 0.05 * grad).detach().numpy()[0], atol=1e-12)
+
+
+def test_the_greedy_rollout_takes_the_most_likely_token_each_time(split, tiny) -> None:
+    """Against the whole model asked token by token; and its log probability is that of the policy."""
+    run = helped(split, tiny, GREEDY, replicas=1)
+    made = seen_batches(run)
+    rolled = []
+    sample = run._sample
+    run._sample = lambda *args: rolled.append(sample(*args)) or rolled[-1]  # type: ignore
+    run.step()
+    for q, prompt in enumerate(("3+4=", "1+1=")):
+        tokens = tiny.encode_prompt(prompt)
+        response: list[int] = []
+        logprob = 0.0
+        while len(response) < 3 and not (response and response[-1] in tiny.end_tokens):
+            with torch.no_grad():
+                logs = tiny.model(tokens).logits[0, -1].log_softmax(-1)
+            response.append(int(logs.argmax()))
+            logprob += float(logs.max())
+            tokens = torch.cat([tokens, torch.tensor([[response[-1]]])], dim=1)
+        row = 2 * q + 1
+        assert rolled[0].tokens[row, : len(response)].tolist() == response
+        assert float(made[0].logprobs[0, row].sum()) == pytest.approx(logprob, abs=1e-9)
+
+
+def test_pay_by_chance_is_each_rollouts_own(split, tiny) -> None:
+    """Same seed, fewer replicas or no helpers: the same pay. In 6,000 draws a share of .3 is met within 5 errors."""
+    many, few = helped(split, tiny, pay=flipping), helped(split, tiny, pay=flipping, replicas=2)
+    np.testing.assert_array_equal(many.step().rewards[:4], few.step().rewards)
+    run = trainer(split, tiny, preset("rloo", eta=1e-9, rollouts=20), replicas=6, paid=lambda t: 0.0)
+    run.pay = lambda uniform, truth, length: (uniform < 0.3) * 1.0 + 0 * truth
+    paid = np.array([turn.rewards for turn in run.run(50)])
+    assert abs(paid.mean() - 0.3) < 5 * np.sqrt(0.3 * 0.7 / paid.size)
+
+
+def test_held_out_rollouts_are_not_paid(split, tiny) -> None:
+    run = Trainer(
+        split, [question(tiny, "3+4=", "7")], preset("minimalist", eta=0.05), replicas=3, max_tokens=3,
+        held_out=[question(tiny, "1+1=", "2")], pay=flipping,
+    )  # fmt: skip
+    assert set(np.unique(run.evaluate(8))) <= {0.0, 1.0}
+
+
+@pytest.mark.parametrize("signal", [EXTRA, GREEDY])
+def test_helpers_and_pay_by_chance_resume_bit_for_bit(split, tiny, signal) -> None:
+    straight = helped(split, tiny, signal, pay=flipping, rollouts=2)
+    turns = list(straight.run(6))
+    stopped, again = (helped(split, tiny, signal, pay=flipping, rollouts=2) for _ in range(2))
+    list(stopped.run(3))
+    again.load_state(stopped.state())
+    rest = list(again.run(6))
+    for a, b in zip(turns[3:], rest, strict=True):
+        assert a.tokens == b.tokens
+        np.testing.assert_array_equal(a.rewards, b.rewards)
+    assert all(map(np.array_equal, ups(straight), ups(again)))
+
+
+def test_a_record_without_helpers_is_not_retraced(split, tiny) -> None:
+    with pytest.raises(ValueError, match="greedy draws rollouts that are not trained on, which a record"):
+        trainer(split, tiny, Rule(signal=GREEDY, optimiser=SGD(eta=1))).retrace([(7, 12)] * 6, np.zeros(6))
