@@ -10,9 +10,10 @@ from llm_bridge.rollouts import score
 from llm_bridge.train import Trainer
 from tests.llm_bridge.test_train import question, shake, trainer, ups
 from theory.rules import SGD, Batch, Rule, preset
+from theory.rules.signals import Greedy, GroupMeanStd, Raw
 
-EXTRA = {"kind": "group_mean_std", "ddof": 1, "eps": 1e-6, "extra": 7}
-GREEDY = {"kind": "greedy"}
+EXTRA = GroupMeanStd(ddof=1, eps=1e-6, extra=7)
+GREEDY = Greedy()
 
 
 def flipping(uniform: np.ndarray, truth: np.ndarray, length: np.ndarray) -> np.ndarray:
@@ -30,7 +31,7 @@ def helped(split, tiny, signal=EXTRA, *, replicas: int = 4, pay=None, rollouts: 
 
 @pytest.mark.parametrize("signal", [EXTRA, GREEDY])
 def test_what_is_trained_on_is_drawn_as_without_helpers(split, tiny, signal) -> None:
-    plain = helped(split, tiny, {"kind": "raw"}).step()
+    plain = helped(split, tiny, Raw()).step()
     turn = helped(split, tiny, signal).step()
     assert turn.tokens == plain.tokens and len(turn.tokens) == 4 * 2
     np.testing.assert_array_equal(turn.rewards, plain.rewards)
