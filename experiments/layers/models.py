@@ -18,7 +18,7 @@ from experiments.forecast import tabular_arms
 from experiments.layers.configuration import OVERLAP, Configuration, Difficulty
 from experiments.layers.exact_success import exact_success
 from experiments.layers.record import Prediction, Result, fingerprint, hash_of, now
-from experiments.layers.steps import Steps, in_steps_of
+from experiments.layers.steps import Seed, Steps, in_steps_of
 from experiments.pay import no_pay_on_text
 from experiments.smoothing import default_width, smooth
 from experiments.specs import ForecastSpec, ModelSpec, ProbeSpec
@@ -59,6 +59,7 @@ class ModelWorld(Spec):
     """A language model, and a query for each difficulty it has one for.
 
     Arguments:
+        seed: of every draw; another seed, other runs.
         model: registry name, hub name or folder.
         step: eta of a variant's 1.0, by optimiser.
         max_tokens: longest response.
@@ -70,6 +71,7 @@ class ModelWorld(Spec):
     """
 
     kind: Literal["model"]
+    seed: Seed
     model: str
     step: Steps
     max_tokens: Count
@@ -133,6 +135,7 @@ class ModelWorld(Spec):
             rounds=budget.rounds,
             replicas=max(budget.least, budget.replicas // asked.rule.drawn),
             max_tokens=self.max_tokens,
+            seed=self.seed,
             probe=ProbeSpec(rollouts=budget.probe),
             forecast=ForecastSpec(bootstraps=budget.bootstraps, seeds=budget.seeds, members=400),
         )

@@ -101,7 +101,7 @@ def _grid(world: SimulatorWorld, signal: Signal, rollouts: int, seeds: int) -> A
     """(C P, S, T) success, cross outer and p0 inner."""
     rule = Rule(signal=signal, optimiser=SGD(eta=world.step.sgd), rollouts=rollouts)
     cases: list[tuple[Any, Rule]] = [(_arms(world, p0, cross), rule) for cross in CROSS for p0 in P0]
-    curves = simulate_grid(cases, ROUNDS + 1, seeds, 0, observe=("success",), every=ROUNDS // 20)
+    curves = simulate_grid(cases, ROUNDS + 1, seeds, world.seed, observe=("success",), every=ROUNDS // 20)
     return np.stack([c["success"] for c in curves])
 
 

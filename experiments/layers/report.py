@@ -22,7 +22,7 @@ from experiments.layers.measures import success
 from experiments.layers.phases import phases
 from experiments.layers.pictures import budget, diagrams, ladder
 from experiments.layers.record import Result
-from experiments.layers.run import EXPECTATIONS, AnyWorld, Cell, Scale
+from experiments.layers.run import EXPECTATIONS, AnyWorld, Cell, Scale, mark_of_table
 from experiments.layers.simulator import SimulatorWorld
 from experiments.store import replacing
 from figures.style import DPI, rc, save_figure
@@ -51,7 +51,6 @@ def report(
     for name, figure in figures.items():
         with replacing(out / f"{name}.png") as temporary:
             save_figure(figure, temporary)
-    noted = json.loads((out / EXPECTATIONS).read_text())["tables"]
     facts = {
         "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "scale": scale,
@@ -62,7 +61,8 @@ def report(
         "layers": layers,
         "cells": todo,
         "worlds": worlds,
-        "noted": noted,
+        "directions": _directions(out, todo),
+        "seeds": sorted({world.seed for world in worlds.values()}),
         "shares": _shares(todo),
         "seconds": sum(
             cell.result.seconds for cell in todo if cell.spec is not None and cell.result is not None
@@ -104,6 +104,22 @@ def _embedded(figure: Figure) -> str:
     with rc():
         figure.savefig(buffer, format="png", dpi=DPI // 2, metadata={"Software": None})
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _directions(out: Path, todo: Sequence[Cell]) -> dict[str, Any]:
+    """When this table of findings was noted, when the first run of it began, and whether in this order.
+
+    Errors: ValueError where the store holds no note of the table that is judged by now.
+    """
+    path, mark = out / EXPECTATIONS, mark_of_table(FILE)
+    tables = json.loads(path.read_text())["tables"] if path.exists() else []
+    noted = [table["noted"] for table in tables if table["hash"] == mark]
+    if not noted:
+        raise ValueError(
+            f"{path} does not hold the table of findings as it is now ({mark}); `onearm layers run` notes it"
+        )
+    first = min(cell.result.started for cell in todo if cell.spec is not None and cell.result is not None)
+    return {"hash": mark, "noted": noted[0], "first": first, "before": noted[0] < first}
 
 
 def _shares(todo: Sequence[Cell]) -> dict[str, str]:

@@ -96,18 +96,22 @@ def predict(cell: Cell, world: AnyWorld) -> Prediction:
     return made
 
 
+def mark_of_table(findings: Path) -> str:
+    """12 hex digits that change with any letter of the table of findings."""
+    return hashlib.sha256(findings.read_bytes()).hexdigest()[:12]
+
+
 def expect(out: Path, findings: Path) -> None:
     """Note when which table of findings, with its predictions, was there: before anything else is run.
 
     A later table is noted beside the earlier ones, so that a prediction changed after a run shows.
     """
-    text = findings.read_text()
-    path, mark = out / EXPECTATIONS, hashlib.sha256(text.encode()).hexdigest()[:12]
+    path, mark = out / EXPECTATIONS, mark_of_table(findings)
     known: list[dict[str, str]] = json.loads(path.read_text())["tables"] if path.exists() else []
     if any(row["hash"] == mark for row in known):
         return
     out.mkdir(parents=True, exist_ok=True)
-    store.write_json(path, {"tables": [*known, {"hash": mark, "noted": now(), "text": text}]})
+    store.write_json(path, {"tables": [*known, {"hash": mark, "noted": now(), "text": findings.read_text()}]})
 
 
 def run(
@@ -120,6 +124,9 @@ def run(
         world = worlds[cell.world]
         if cell.refused is not None:
             tell(i, len(todo), cell, cell.refused)
+            continue
+        if cell.result is not None:
+            tell(i, len(todo), cell, "there already")
             continue
         tell(i, len(todo), cell, "predict")
         predict(cell, world)

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from experiments.layers.configuration import Configuration, Difficulty
 from experiments.layers.record import Prediction, Result, fingerprint, hash_of, now
-from experiments.layers.steps import Steps, in_steps_of
+from experiments.layers.steps import Seed, Steps, in_steps_of
 from experiments.simulation import Queries, SimulationSpec, TwoClass, run_simulation
 from theory.laws.arguments import Floats
 from theory.laws.contextual_flow import contextual_flow
@@ -40,6 +40,7 @@ class SimulatorWorld(Spec):
     """Softmax bandits over features: see `bandit_sim.Contexts.spectrum` for the overlaps.
 
     Arguments:
+        seed: of every draw; another seed, other runs.
         step: eta of a variant's 1.0, by optimiser.
         p0: base success of the single query, by difficulty.
         spectrum: lowest and highest p0 of several training queries, which lie evenly between.
@@ -49,6 +50,7 @@ class SimulatorWorld(Spec):
     """
 
     kind: Literal["simulator"]
+    seed: Seed
     step: Steps
     p0: dict[Difficulty, Share]
     spectrum: tuple[Share, Share]
@@ -87,7 +89,7 @@ class SimulatorWorld(Spec):
         )  # fmt: skip
         return SimulationSpec(
             bandit=bandit, rule=in_steps_of(self.step, asked.rule), verifier=asked.verifier, rounds=budget.rounds,
-            seeds=budget.seeds if asked.queries == 1 else budget.batch_seeds,
+            seeds=budget.seeds if asked.queries == 1 else budget.batch_seeds, seed=self.seed,
             observe=("success", "held_out") if asked.shared else ("success",), every=budget.rounds // COLUMNS,
         )  # fmt: skip
 

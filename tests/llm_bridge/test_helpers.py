@@ -10,7 +10,7 @@ from llm_bridge.rollouts import score
 from llm_bridge.train import Trainer
 from tests.llm_bridge.test_train import question, shake, trainer, ups
 from theory.rules import SGD, Batch, Rule, preset
-from theory.rules.signals import Greedy, GroupMeanStd, Raw
+from theory.rules.signals import Greedy, GroupMeanStd, Raw, Signal
 
 EXTRA = GroupMeanStd(ddof=1, eps=1e-6, extra=7)
 GREEDY = Greedy()
@@ -21,7 +21,7 @@ def flipping(uniform: np.ndarray, truth: np.ndarray, length: np.ndarray) -> np.n
     return np.where(uniform < 0.3, 1 - truth, truth) + 0.01 * length
 
 
-def helped(split, tiny, signal=EXTRA, *, replicas: int = 4, pay=None, rollouts: int = 1) -> Trainer:
+def helped(split, tiny, signal: Signal = EXTRA, *, replicas: int = 4, pay=None, rollouts: int = 1) -> Trainer:
     rule = Rule(signal=signal, optimiser=SGD(eta=0.05), rollouts=rollouts)
     return Trainer(
         split, [question(tiny, *both) for both in (("3+4=", "7"), ("1+1=", "2"))], rule, replicas=replicas,
