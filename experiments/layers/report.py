@@ -29,6 +29,8 @@ from figures.style import DPI, rc, save_figure
 
 PACKAGES = ("onearm", "numpy", "scipy", "jax", "torch", "transformers")
 PAGE, TABLES = "report.html", "report.md"
+RECORDS = (EXPECTATIONS, "phases.json", "*/*/prediction.json", "*/*/spec.toml", "*/*/result.parquet")
+"""What of a store is enough for the report, and for a second run to leave its cells as they are."""
 
 
 def report(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -51,6 +52,32 @@ def test_the_page_stands_alone_and_holds_every_finding(tmp_path: Path, monkeypat
     cell = todo[0]
     assert cell.result is not None and cell.result.spec in html
     assert (tmp_path / "ladder-simulator.png").exists()
+
+
+def test_a_store_of_records_alone_is_enough_for_the_report_and_is_not_run_again(tmp_path: Path, monkeypatch):
+    """Copied: note of the findings, and prediction, spec and result of each cell; nothing else."""
+    small = WORLD.model_copy(update={"quick": WORLD.quick.model_copy(update={"rounds": 20, "seeds": 8})})
+    worlds: dict[str, runner.AnyWorld] = {"simulator": small}
+    full, kept = tmp_path / "full", tmp_path / "kept"
+    runner.expect(full, FILE)
+    runner.run([c for c in runner.cells(LADDER, worlds, "quick", full) if c.variant.number == 0], worlds)
+    for pattern in page.RECORDS:
+        for path in full.glob(pattern):
+            (kept / path.relative_to(full)).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, kept / path.relative_to(full))
+    todo = list(runner.cells(LADDER, worlds, "quick", kept))
+    monkeypatch.setattr(SimulatorWorld, "observe", None)
+    monkeypatch.setattr(SimulatorWorld, "predict", None)
+    told = []
+    runner.run([c for c in todo if c.variant.number == 0], worlds, lambda *at: told.append(at[-1]))
+    assert told == ["there already"]
+    monkeypatch.setattr(page, "phases", phases)
+    page.report(kept, LADDER, worlds, "quick", todo)
+    assert f"simulator 1 of {sum(c.refused is None for c in todo)}" in (kept / page.TABLES).read_text()
+    assert f"seed {small.seed}" in (kept / page.PAGE).read_text()
+    (kept / runner.EXPECTATIONS).unlink()
+    with pytest.raises(ValueError, match=r"does not hold the table of findings as it is now"):
+        page.report(kept, LADDER, worlds, "quick", todo)
 
 
 class Known(runner.Cell):
