@@ -38,7 +38,7 @@ def pay_of(verifier: Verifier) -> Pay | None:
 
     def pay(uniform: Any, truth: Any, length: Any) -> Any:
         with jax.enable_x64(True):
-            numbers = (jnp.asarray(x, jnp.float64) for x in (uniform, truth, length))
-            return np.array(verifier.pay(*numbers, jnp.zeros(len(truth), jnp.float64)))
+            drawn, true, long = (jnp.asarray(x, jnp.float64) for x in (uniform, truth, length))
+            return np.array(verifier.pay(drawn, true, long, jnp.zeros_like(true)))
 
     return pay
