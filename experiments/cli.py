@@ -13,8 +13,35 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments import contexts_command, export, law_command, screen_command, simulate_command
-from experiments.console import Json, Size, Split, bars, errors, reporting, show, text_of
+from experiments.console import Json, bars, errors, reporting, show, text_of
 from experiments.layers import command as layers_command
+from experiments.options import (
+    AdapterBlocks,
+    Answer,
+    Device,
+    DType,
+    Eta,
+    MaxTokens,
+    MicroBatch,
+    Model,
+    Out,
+    Precision,
+    ProbeRollouts,
+    Prompt,
+    Queries,
+    Recompute,
+    Replicas,
+    Rollouts,
+    Rounds,
+    RuleName,
+    Seed,
+    Size,
+    Source,
+    Split,
+    Stop,
+    VerifierName,
+    training_fields,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -24,67 +51,6 @@ app = typer.Typer(
     epilog="Everyday use: onearm forecast --query 'What is 17 + 25?' --answer 42 --out runs/mine (never trains). "
     "To hold the forecast against a real run: onearm overlay, with the same arguments.",
 )
-Model = Annotated[
-    str,
-    typer.Option(
-        help="Registry name (smollm2-135m, gemma3-270m, tiny-arithmetic), hub name or local folder."
-    ),
-]
-Prompt = Annotated[str | None, typer.Option("--query", help="The query. Default: a built-in one.")]
-Answer = Annotated[str | None, typer.Option(help="Its right answer.")]
-VerifierName = Annotated[
-    str | None,
-    typer.Option(
-        "--verifier",
-        help="integer, last_number, gsm8k, boxed or math. Default: last_number, or what --queries says.",
-    ),
-]
-Stop = Annotated[
-    str | None,
-    typer.Option(
-        help=r"One character that ends a response of --query; \n is a newline. For base models, which would go on."
-    ),
-]
-Queries = Annotated[
-    str | None,
-    typer.Option(
-        help='JSONL or Parquet file, rows {"query": ..., "answer": ...}; or builtin; reasoning-gym:NAME; '
-        "gsm8k or math, from the hub or a file (gsm8k:FILE). "
-        "Makes a folder per query, and summary.json."
-    ),
-]
-RuleName = Annotated[
-    str, typer.Option("--rule", help="Update rule: minimalist, rloo, group-mean, trl-grpo, verl-grpo, ...")
-]
-Rollouts = Annotated[int | None, typer.Option(help="Rollouts per query and round. Default: the rule's own.")]
-Rounds = Annotated[int, typer.Option(help="Updates per replica.")]
-Replicas = Annotated[int, typer.Option(help="Independent runs, trained beside one another in one batch.")]
-Eta = Annotated[float, typer.Option(help="Step size of the optimiser.")]
-MaxTokens = Annotated[int, typer.Option(help="Longest response, in tokens.")]
-Seed = Annotated[int, typer.Option(help="Every random draw follows from it.")]
-ProbeRollouts = Annotated[int, typer.Option(help="Rollouts of the base model that measure the bandit.")]
-AdapterBlocks = Annotated[
-    str | None,
-    typer.Option(
-        help="Blocks from the top that are trained: a number, or all. Default: 4, of tiny-arithmetic all."
-    ),
-]
-Precision = Annotated[
-    float | None,
-    typer.Option(
-        help="Stop probing where p0 is known to this relative half-width (95%), --probe-rollouts being the most."
-    ),
-]
-Device = Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")]
-DType = Annotated[str, typer.Option(help="float32, float64 or bfloat16 (which changes the policy a little).")]
-Source = Annotated[
-    str, typer.Option(help="Where smollm2-135m and gemma3-270m come from: wheel (no hub needed) or hub.")
-]
-MicroBatch = Annotated[int, typer.Option(help="Rollouts differentiated at once; fewer need less memory.")]
-Recompute = Annotated[
-    bool, typer.Option(help="Run adapted blocks again in the backward pass: less memory, more time.")
-]
-Out = Annotated[Path, typer.Option(help="Run folder. The same call again goes on where it stopped.")]
 
 
 def main() -> None:
@@ -167,24 +133,14 @@ def _register(name: str, act: Callable[[Any], dict[str, Any]], text: str) -> Non
         out: Out = Path(f"runs/{name}"),
         as_json: Json = False,
     ) -> None:
+        given = locals()
         with reporting(as_json):
-            from experiments.specs import ModelSpec, ProbeSpec, RunSpec
-            from llm_bridge.adapters import AdapterSpec
+            from experiments.specs import RunSpec
             from llm_bridge.models import load_model
-            from theory.rules.dialects import preset
 
+            fields = training_fields(given)
             asked = _queries(query, answer, verifier, stop, queries, seed, size, split)
-            specs = [
-                RunSpec(
-                    query=one,
-                    model=ModelSpec(name=model, device=device, dtype=dtype, source=source),  # pyright: ignore[reportArgumentType]
-                    rule=preset(rule, eta=eta, rollouts=rollouts),
-                    rounds=rounds, replicas=replicas, max_tokens=max_tokens, seed=seed,
-                    probe=ProbeSpec(rollouts=probe_rollouts, precision=precision),
-                    **({} if adapter_blocks is None else {"adapter": AdapterSpec(blocks=adapter_blocks)}),  # pyright: ignore[reportArgumentType]
-                )
-                for one in asked
-            ]  # fmt: skip
+            specs = [RunSpec(query=one, **fields) for one in asked]
             memory = {"micro_batch": micro_batch, "recompute": recompute}
             if queries is None:
                 with bars(as_json) as progress:
@@ -265,16 +221,14 @@ def _queries(
     if many is not None:
         if query is not None or answer is not None:
             raise ValueError("--queries and --query/--answer exclude each other; give one of them")
-        asked = parse_source(many, seed=seed, size=size, split=split)
-    elif query is None and answer is None:
-        asked = [DEFAULT]
-    elif query is None or answer is None:
+        return parse_source(many, seed=seed, size=size, split=split, verifier=verifier)
+    if query is None and answer is None:
+        return [DEFAULT if verifier is None else DEFAULT.judged_by(verifier)]
+    if query is None or answer is None:
         raise ValueError("--query and --answer belong together; give both")
-    else:
-        stop = "\n" if stop == r"\n" else stop
-        given = {"verifier": verifier, "stop": stop}
-        return [Query(prompt=query, answer=answer, **{k: v for k, v in given.items() if v is not None})]
-    return asked if verifier is None else [one.judged_by(verifier) for one in asked]
+    stop = "\n" if stop == r"\n" else stop
+    given = {"verifier": verifier, "stop": stop}
+    return [Query(prompt=query, answer=answer, **{k: v for k, v in given.items() if v is not None})]
 
 
 def _slug(text: str) -> str:

@@ -14,17 +14,15 @@ from safetensors.numpy import save_file
 from bandit_sim import forest, simulate
 from experiments import checkpoint, store
 from experiments.forecast import largest_step, warn_of_step
-from experiments.run_folder import Progress, RunFolder
+from experiments.run_folder import Progress, TrainingFolder
 from experiments.scores import ensemble_of_means
-from experiments.specs import Count, FileSpec, ForecastSpec, ModelSpec, ProbeSpec, default_adapter
+from experiments.specs import Count, ForecastSpec, ProbeSpec, TrainingSpec
 from experiments.stages import question_of, rows_of
-from llm_bridge.adapters import AdapterSpec
 from llm_bridge.joint_probe import measure_jointly
 from llm_bridge.queries import Query
 from llm_bridge.train import Trainer
 from theory.joint_probe import JointProbe
 from theory.response_tree import ResponseTree
-from theory.rules.rule import Rule
 from theory.rules.spec import Spec
 
 Array = NDArray[np.float64]
@@ -41,7 +39,7 @@ class HeldOut(Spec):
     rollouts: Count = 4
 
 
-class ContextsSpec(FileSpec):
+class ContextsSpec(TrainingSpec):
     """Several queries, one model, one rule: the batched contextual bandit of arXiv 2601.22532.
 
     Arguments:
@@ -53,13 +51,8 @@ class ContextsSpec(FileSpec):
     queries: Annotated[tuple[Query, ...], Field(min_length=1)]
     batch: Count
     held_out: HeldOut | None = None
-    model: ModelSpec = ModelSpec()
-    rule: Rule
-    adapter: AdapterSpec = Field(default_factory=default_adapter)
     rounds: Count = 40
     replicas: Annotated[int, Field(ge=2)] = 16
-    max_tokens: Count = 10
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     probe: ProbeSpec = ProbeSpec(rollouts=512)
     forecast: ForecastSpec = ForecastSpec(bootstraps=8, seeds=128)
 
@@ -68,11 +61,6 @@ class ContextsSpec(FileSpec):
         if self.batch > len(self.queries):
             raise ValueError(
                 f"batch = {self.batch} of {len(self.queries)} training queries; give 1 to all of them"
-            )
-        if self.probe.precision is not None:
-            raise ValueError(
-                f"probe.precision {self.probe.precision:g} changes nothing in a joint probe, whose queries are sampled "
-                "equally often; leave it out"
             )
         both = {q.prompt for q in self.queries} & {q.prompt for q in self.apart}
         if both:
@@ -121,7 +109,7 @@ class Seen:
 
 
 @dataclass
-class ContextsRun(RunFolder):
+class ContextsRun(TrainingFolder):
     """The folder of several queries, and the stages that fill it, as `experiments.stages.Run` is of one."""
 
     spec: ContextsSpec
@@ -145,6 +133,7 @@ class ContextsRun(RunFolder):
             seed=self.spec.seed,
             cut=self.spec.probe.cut,
             leaf_cut=self.spec.probe.leaf_cut,
+            precision=self.spec.probe.precision,
             progress=self.progress,
         )
         for folder, probe in zip(folders, joint.probes, strict=True):
@@ -186,7 +175,7 @@ class ContextsRun(RunFolder):
         )
         trainer = Trainer(
             self.split, asked, spec.rule, replicas=spec.replicas, max_tokens=spec.max_tokens,
-            batch=spec.batch, held_out=apart, seed=spec.seed,
+            batch=spec.batch, held_out=apart, seed=spec.seed, chunk=self.micro_batch, recompute=self.recompute,
         )  # fmt: skip
         checkpoint.train(
             self.out, trainer, spec.rounds, stage, lambda turn: rows_of(turn, model, spec.queries),

@@ -55,6 +55,24 @@ class RunFolder:
         return split_of(self.language_model, self.spec.adapter)
 
 
+@dataclass
+class TrainingFolder(RunFolder):
+    """The folder of a `TrainingSpec`.
+
+    Arguments: those of `RunFolder`, and
+        micro_batch, recompute: see `Trainer` (chunk, recompute): memory against time, the same numbers up to rounding.
+    Errors: those of `RunFolder`, and ValueError for a micro_batch below 1.
+    """
+
+    micro_batch: int = 16
+    recompute: bool = False
+
+    def __post_init__(self) -> None:
+        if self.micro_batch < 1:
+            raise ValueError(f"micro_batch = {self.micro_batch}; give at least 1 (--micro-batch)")
+        super().__post_init__()
+
+
 def split_of(model: LanguageModel, adapter: AdapterSpec) -> SplitModel:
     """The model with its adapters. Warns: `PlainPathWarning`, where it is run whole because it cannot be split."""
     split = open_model(model.model, adapter)

@@ -12,7 +12,7 @@ import torch
 
 from experiments import checkpoint, store
 from experiments.forecast import Forecast, forecast
-from experiments.run_folder import RunFolder
+from experiments.run_folder import TrainingFolder
 from experiments.specs import RunSpec
 from experiments.store import Observed
 from llm_bridge.asked import Question
@@ -26,21 +26,10 @@ from theory.probe import Probe
 
 
 @dataclass
-class Run(RunFolder):
-    """The folder of one query, and the stages that fill it.
-
-    Arguments: those of `RunFolder`, and
-        micro_batch, recompute: see `Trainer` (chunk, recompute): memory against time, the same numbers up to rounding.
-    """
+class Run(TrainingFolder):
+    """The folder of one query, and the stages that fill it."""
 
     spec: RunSpec
-    micro_batch: int = 16
-    recompute: bool = False
-
-    def __post_init__(self) -> None:
-        if self.micro_batch < 1:
-            raise ValueError(f"micro_batch = {self.micro_batch}; give at least 1 (--micro-batch)")
-        super().__post_init__()
 
     @cached_property
     def question(self) -> Question:

@@ -257,7 +257,12 @@ def reasoning_gym_queries(dataset: str, seed: int, size: int, **config: Any) -> 
 
 
 def parse_source(
-    source: str, *, seed: int = 0, size: int | None = None, split: str | None = None
+    source: str,
+    *,
+    seed: int = 0,
+    size: int | None = None,
+    split: str | None = None,
+    verifier: str | None = None,
 ) -> list[Query]:
     """Queries from `builtin`, `reasoning-gym:NAME`, `gsm8k:PATH` or `math:PATH`, `gsm8k` or `math` (hub), or a path.
 
@@ -265,8 +270,14 @@ def parse_source(
         size: so many of them, drawn with the seed and in the order drawn; None: all, in their own order. reasoning-gym
             makes so many, 10 where it is None.
         split: of gsm8k or math from the hub; None: test.
-    Errors: ValueError for a size beyond the set, and a split where it changes nothing.
+        verifier: takes the place of each query's own.
+    Errors: ValueError for a size beyond the set, a split where it changes nothing, and those of `Query.judged_by`.
     """
+    queries = _of_source(source, seed, size, split)
+    return queries if verifier is None else [query.judged_by(verifier) for query in queries]
+
+
+def _of_source(source: str, seed: int, size: int | None, split: str | None) -> list[Query]:
     name, colon, path = source.partition(":")
     hub = source in DATA_SETS
     if split is not None and not hub:
