@@ -1,4 +1,4 @@
-"""A run folder with its model: what runs of one query and of several have in common."""
+"""A run folder with its model: what screenings, runs of one query and runs of several have in common."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class RunFolder:
     """The folder of a spec; its model is loaded only when a stage needs it.
 
     Arguments:
-        spec: what is run: a `FileSpec` with the fields model and adapter.
+        spec: what is run: a `FileSpec` with the field model; for `split`, with adapter too.
         out: the folder.
         progress: called as progress(label, done, total).
         model: a loaded model to use instead of loading `spec.model` (several runs can share one).

@@ -70,7 +70,7 @@ def screen(
             max_tokens=max_tokens, seed=seed, error=error,
         )  # fmt: skip
         with bars(as_json) as progress:
-            made = Screening(spec, asked, out, progress).run()
+            made = Screening(spec, out, progress, queries=asked).run()
         if as_json:
             print(json.dumps(made))
             return
