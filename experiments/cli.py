@@ -212,7 +212,9 @@ def _queries(
     split: str | None = None,
 ) -> list[Any]:
     """The queries asked; a verifier that is given takes the place of each query's own."""
-    from llm_bridge.queries import DEFAULT, Query, parse_source
+    from llm_bridge.builtin_queries import DEFAULT
+    from llm_bridge.queries import Query
+    from llm_bridge.query_sources import parse_source
 
     if stop is not None and query is None:
         raise ValueError("--stop is of --query; with --queries, give each row a field stop")

@@ -77,7 +77,7 @@ def contexts(
         from experiments.compile_cache import keep_compiled
         from experiments.contexts import ContextsRun, ContextsSpec, HeldOut
         from experiments.contexts_overlay import overlay
-        from llm_bridge.queries import parse_source
+        from llm_bridge.query_sources import parse_source
 
         keep_compiled()
         fields = training_fields(given)

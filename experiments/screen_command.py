@@ -60,7 +60,7 @@ def screen(
         from experiments.screen import Screening
         from experiments.screen_spec import ScreenSpec, digest_of
         from experiments.specs import ModelSpec
-        from llm_bridge.queries import parse_source
+        from llm_bridge.query_sources import parse_source
 
         asked = parse_source(queries, seed=seed, size=size, split=split, verifier=verifier)
         low, high = _range(p0)

@@ -19,7 +19,9 @@ from experiments.specs import ModelSpec
 from llm_bridge.adapters import AdapterSpec
 from llm_bridge.models import LanguageModel, load_model
 from llm_bridge.probe import enumerate_responses
-from llm_bridge.queries import Query, load_queries, reasoning_gym_queries
+from llm_bridge.procedural_queries import reasoning_gym_queries
+from llm_bridge.queries import Query
+from llm_bridge.query_sources import load_queries
 from llm_bridge.rollouts import read_prompt
 from llm_bridge.split import SplitModel
 from llm_bridge.verifiers import score, verify
