@@ -75,8 +75,9 @@ def contexts(
     given = locals()
     with reporting(as_json):
         from experiments.compile_cache import keep_compiled
-        from experiments.contexts import ContextsRun, ContextsSpec, HeldOut
+        from experiments.contexts import ContextsRun
         from experiments.contexts_overlay import overlay
+        from experiments.contexts_spec import ContextsSpec, HeldOut
         from llm_bridge.query_sources import parse_source
 
         keep_compiled()

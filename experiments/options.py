@@ -91,3 +91,35 @@ def training_fields(given: Mapping[str, Any]) -> dict[str, Any]:
     if given["adapter_blocks"] is not None:
         fields["adapter"] = AdapterSpec(blocks=given["adapter_blocks"])
     return fields
+
+
+def asked_of(
+    query: str | None,
+    answer: str | None,
+    verifier: str | None,
+    stop: str | None,
+    many: str | None,
+    seed: int,
+    size: int | None = None,
+    split: str | None = None,
+) -> list[Any]:
+    """The queries asked; a verifier that is given takes the place of each query's own."""
+    from llm_bridge.builtin_queries import DEFAULT
+    from llm_bridge.queries import Query
+    from llm_bridge.query_sources import parse_source
+
+    if stop is not None and query is None:
+        raise ValueError("--stop is of --query; with --queries, give each row a field stop")
+    if many is None and (size, split) != (None, None):
+        raise ValueError("--size and --split are of --queries; give it, or leave them out")
+    if many is not None:
+        if query is not None or answer is not None:
+            raise ValueError("--queries and --query/--answer exclude each other; give one of them")
+        return parse_source(many, seed=seed, size=size, split=split, verifier=verifier)
+    if query is None and answer is None:
+        return [DEFAULT if verifier is None else DEFAULT.judged_by(verifier)]
+    if query is None or answer is None:
+        raise ValueError("--query and --answer belong together; give both")
+    stop = "\n" if stop == r"\n" else stop
+    given = {"verifier": verifier, "stop": stop}
+    return [Query(prompt=query, answer=answer, **{k: v for k, v in given.items() if v is not None})]

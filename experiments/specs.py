@@ -15,9 +15,8 @@ from llm_bridge.adapters import AdapterSpec
 from llm_bridge.probe import BATCH
 from llm_bridge.queries import Query
 from theory.rules.rule import Rule
-from theory.rules.spec import Spec
+from theory.rules.spec import Count, Spec
 
-Count = Annotated[int, Field(ge=1)]
 F = TypeVar("F", bound="FileSpec")
 SHALLOW = ("tiny-arithmetic",)
 TREE = 3

@@ -10,11 +10,13 @@ from typing import Any
 
 import torch
 
-from experiments import checkpoint, store
+from experiments import checkpoint
 from experiments.forecast import Forecast, forecast
+from experiments.forecast_store import load_forecast, save_forecast
+from experiments.observed import Observed, load_observed
+from experiments.probe_store import load_probe, save_probe
 from experiments.run_folder import TrainingFolder
 from experiments.specs import RunSpec
-from experiments.store import Observed
 from llm_bridge.asked import Question
 from llm_bridge.models import LanguageModel
 from llm_bridge.probe import measure
@@ -49,7 +51,7 @@ class Run(TrainingFolder):
     def probe(self) -> Probe:
         """The probe: from the folder, or measured on the base model and saved."""
         stage = self.spec.stage("probe")
-        found = store.load_probe(self.out, stage)
+        found = load_probe(self.out, stage)
         if found is not None:
             return found
         started = time.perf_counter()
@@ -72,13 +74,13 @@ class Run(TrainingFolder):
         )
         probe.meta["seconds"] = time.perf_counter() - started
         probe.meta["model"] = self.language_model.fingerprint
-        store.save_probe(self.out, probe, stage)
+        save_probe(self.out, probe, stage)
         return probe
 
     def forecast(self) -> Forecast:
         """The forecast: from the folder, or simulated from the probe and saved. Never trains."""
         stage = self.spec.stage("forecast")
-        found = store.load_forecast(self.out, stage)
+        found = load_forecast(self.out, stage)
         if found is not None:
             return found
         probe = self.probe()
@@ -91,13 +93,13 @@ class Run(TrainingFolder):
             seed=self.spec.seed,
             progress=self.progress,
         )
-        store.save_forecast(self.out, made, probe.p0, stage)
+        save_forecast(self.out, made, probe.p0, stage)
         return made
 
     def observe(self) -> Observed:
         """The run itself: from the folder, or trained. An interrupted run goes on where it stopped."""
         stage = self.spec.stage("train")
-        found = store.load_observed(self.out, stage)
+        found = load_observed(self.out, stage)
         if found is not None:
             return found
         trainer = Trainer(
@@ -111,7 +113,7 @@ class Run(TrainingFolder):
             recompute=self.recompute,
         )
         checkpoint.train(self.out, trainer, self.spec.rounds, stage, self._rows, self.progress)
-        observed = store.load_observed(self.out, stage)
+        observed = load_observed(self.out, stage)
         assert observed is not None
         return observed
 
@@ -137,7 +139,7 @@ def outcome(model: LanguageModel, query: Query, tokens: Sequence[int]) -> float 
 
 
 def rows_of(turn: Round, model: LanguageModel, queries: Sequence[Query]) -> list[dict[str, Any]]:
-    """A round as rows of `store.COLUMNS`; a rollout's number counts all of its replica's."""
+    """A round as rows of `observed.COLUMNS`; a rollout's number counts all of its replica's."""
     per_replica = len(turn.tokens) // (1 + int(turn.replica.max()))
     return [
         {

@@ -12,8 +12,9 @@ from typer.testing import CliRunner
 
 from experiments import checkpoint
 from experiments.cli import app
-from experiments.contexts import ContextsRun, ContextsSpec, HeldOut
+from experiments.contexts import ContextsRun
 from experiments.contexts_overlay import overlay
+from experiments.contexts_spec import ContextsSpec, HeldOut
 from experiments.specs import ForecastSpec, ModelSpec, ProbeSpec
 from llm_bridge.models import LanguageModel, load_model
 from llm_bridge.queries import Query
