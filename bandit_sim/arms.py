@@ -153,7 +153,7 @@ class TreeArms:
 
         `tokens` fixes T (default: the longest response), so that trees of equal shape share one compilation.
         """
-        order = np.argsort(tree.node, kind="stable")
+        order = tree.by_node
         _, node = np.unique(tree.node[order], return_inverse=True)
         path, depth = np.asarray(tree.path)[:, order] > 0, tree.depth[order]
         if np.any(~path.any(axis=1)):

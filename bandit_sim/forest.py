@@ -99,10 +99,7 @@ def forest(
     each = [TreeArms.from_tree(tree, longest) for tree in trees]
     starts = np.cumsum([0, *(len(tree.node) for tree in trees)])
     nodes = np.cumsum([0, *(int(arms.node.max()) + 1 for arms in each)])
-    # `TreeArms` orders the edges of a tree by node.
-    order = np.concatenate([
-        start + np.argsort(tree.node, kind="stable") for start, tree in zip(starts, trees, strict=False)
-    ])  # fmt: skip
+    order = np.concatenate([start + tree.by_node for start, tree in zip(starts, trees, strict=False)])
     joined = {
         name: np.concatenate([getattr(arms, name) for arms in each])
         for name in ("probability", "depth", "start", "span", "reward")

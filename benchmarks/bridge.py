@@ -33,10 +33,10 @@ from torch import Tensor, nn
 
 from llm_bridge.adapters import AdapterSpec
 from llm_bridge.asked import Question
+from llm_bridge.builtin_queries import DEFAULT
 from llm_bridge.models import LanguageModel, load_model
 from llm_bridge.plain import PlainModel, generate
 from llm_bridge.probe import measure
-from llm_bridge.queries import DEFAULT
 from llm_bridge.rollouts import read_prompt, score
 from llm_bridge.split import SplitModel
 from llm_bridge.train import Trainer

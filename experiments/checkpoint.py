@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from experiments import store
+from experiments.observed import write_observed
 from llm_bridge.train import Round, Trainer
 
 EVERY = 10
@@ -26,7 +27,7 @@ def save(out: Path, trainer: Trainer, rows: Rows, stage: str, seconds: float) ->
     old, name = files(out), f"checkpoint-{trainer.round:06d}"
     with store.replacing(out / f"{name}.safetensors") as temporary:
         save_file(trainer.state(), temporary, {"stage": stage})
-    store.write_observed(out / f"{name}.parquet", rows, {"stage": stage, "seconds": repr(seconds)})
+    write_observed(out / f"{name}.parquet", rows, {"stage": stage, "seconds": repr(seconds)})
     for path in old:
         if path.stem != name:
             path.unlink(missing_ok=True)
@@ -79,6 +80,6 @@ def train(
         if trainer.whole and rows and rows[-1]["round"] == trainer.round:
             save(out, trainer, rows, stage, seconds)
         raise
-    store.write_observed(out / "observed.parquet", rows, {"stage": stage, "seconds": repr(seconds)})
+    write_observed(out / "observed.parquet", rows, {"stage": stage, "seconds": repr(seconds)})
     for path in files(out):
         path.unlink(missing_ok=True)

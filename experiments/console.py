@@ -25,14 +25,6 @@ from experiments.warning import ForecastWarning
 from llm_bridge.warning import CacheWarning, QueryWarning
 
 errors = Console(stderr=True)
-
-Size = Annotated[
-    int | None,
-    typer.Option(help="So many of the queries, drawn with the seed. Default: all; of reasoning-gym 10."),
-]
-Split = Annotated[
-    str | None, typer.Option(help="Of gsm8k or math from the hub: train or test. Default: test.")
-]
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON object to standard output, and nothing else there.")
 ]

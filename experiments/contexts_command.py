@@ -8,14 +8,39 @@ from typing import Annotated, Any
 import typer
 
 from experiments.console import Json, bars, reporting, show
+from experiments.options import (
+    AdapterBlocks,
+    Device,
+    DType,
+    Eta,
+    MaxTokens,
+    MicroBatch,
+    Model,
+    Out,
+    Precision,
+    ProbeRollouts,
+    QuerySet,
+    Recompute,
+    Replicas,
+    Rollouts,
+    Rounds,
+    RuleName,
+    Seed,
+    Size,
+    Source,
+    Split,
+    VerifierName,
+    training_fields,
+)  # fmt: skip
 
 Flag = typer.Option
 
 
 def contexts(
-    queries: Annotated[
-        str, Flag(help="What is trained on: a JSONL or Parquet file, builtin, gsm8k:FILE, math:FILE, ...")
-    ],
+    queries: QuerySet,
+    size: Size = None,
+    split: Split = None,
+    verifier: VerifierName = None,
     held_out: Annotated[
         str | None,
         Flag(help="What is never trained on, and looked at beside: as --queries, or how many of its last."),
@@ -23,61 +48,52 @@ def contexts(
     batch: Annotated[int | None, Flag(help="Queries per round. Default: all of them.")] = None,
     every: Annotated[int, Flag(help="Rounds from one look at the held-out queries to the next.")] = 5,
     looks: Annotated[int, Flag(help="Rollouts of each held-out query and replica at a look.")] = 4,
-    model: Annotated[str, Flag(help="Registry name, hub name or local folder.")] = "smollm2-135m",
-    rule: Annotated[
-        str, Flag(help="Update rule: minimalist, rloo, group-mean, trl-grpo, ...")
-    ] = "minimalist",
-    rollouts: Annotated[
-        int | None, Flag(help="Rollouts per query and round. Default: the rule's own.")
-    ] = None,
-    eta: Annotated[float, Flag(help="Step size of the optimiser.")] = 0.3,
-    rounds: Annotated[int, Flag(help="Updates per replica.")] = 40,
-    replicas: Annotated[int, Flag(help="Independent runs, trained beside one another.")] = 16,
-    max_tokens: Annotated[int, Flag(help="Longest response, in tokens.")] = 10,
-    seed: Annotated[int, Flag(help="Every random draw follows from it.")] = 0,
-    probe_rollouts: Annotated[int, Flag(help="Rollouts of the base model that measure each query.")] = 512,
+    model: Model = "smollm2-135m",
+    rule: RuleName = "minimalist",
+    rollouts: Rollouts = None,
+    eta: Eta = 0.3,
+    rounds: Rounds = 40,
+    replicas: Replicas = 16,
+    max_tokens: MaxTokens = 10,
+    seed: Seed = 0,
+    probe_rollouts: ProbeRollouts = 512,
+    precision: Precision = None,
     train: Annotated[bool, Flag(help="Train too; --no-train makes the forecast alone.")] = True,
-    device: Annotated[str, Flag(help="cpu, cuda, mps or auto.")] = "cpu",
-    dtype: Annotated[str, Flag(help="float32, float64 or bfloat16.")] = "float32",
-    out: Annotated[Path, Flag(help="Run folder. The same call again goes on where it stopped.")] = Path(
-        "runs/contexts"
-    ),
+    device: Device = "cpu",
+    dtype: DType = "float32",
+    source: Source = "auto",
+    adapter_blocks: AdapterBlocks = None,
+    micro_batch: MicroBatch = 16,
+    recompute: Recompute = False,
+    out: Out = Path("runs/contexts"),
     as_json: Json = False,
 ) -> None:
     """Forecast and train several queries at once: what one teaches another, and queries never trained on.
 
     Example: onearm contexts --queries builtin --held-out 5 --batch 4
     """
+    given = locals()
     with reporting(as_json):
         from experiments.compile_cache import keep_compiled
-        from experiments.contexts import ContextsRun, ContextsSpec, HeldOut
+        from experiments.contexts import ContextsRun
         from experiments.contexts_overlay import overlay
-        from experiments.specs import ModelSpec, ProbeSpec
-        from llm_bridge.queries import parse_source
-        from theory.rules.dialects import preset
+        from experiments.contexts_spec import ContextsSpec, HeldOut
+        from llm_bridge.query_sources import parse_source
 
         keep_compiled()
-        asked = parse_source(queries, seed=seed)
+        fields = training_fields(given)
+        asked = parse_source(queries, seed=seed, size=size, split=split, verifier=verifier)
         others: list[Any] = []
         if held_out is not None and held_out.isdecimal():
             asked, others = _parted(asked, int(held_out))
         elif held_out is not None:
-            others = parse_source(held_out, seed=seed)
+            others = parse_source(held_out, seed=seed, verifier=verifier)
         apart = HeldOut(queries=tuple(others), every=every, rollouts=looks) if others else None
         spec = ContextsSpec(
-            queries=tuple(asked),
-            batch=len(asked) if batch is None else batch,
-            held_out=apart,
-            model=ModelSpec(name=model, device=device, dtype=dtype),  # pyright: ignore[reportArgumentType]
-            rule=preset(rule, eta=eta, rollouts=rollouts),
-            rounds=rounds,
-            replicas=replicas,
-            max_tokens=max_tokens,
-            seed=seed,
-            probe=ProbeSpec(rollouts=probe_rollouts),
+            queries=tuple(asked), batch=len(asked) if batch is None else batch, held_out=apart, **fields
         )
         with bars(as_json) as progress:
-            run = ContextsRun(spec, out, progress)
+            run = ContextsRun(spec, out, progress, micro_batch=micro_batch, recompute=recompute)
             result: dict[str, Any] = overlay(run) if train else _foretold(run)
         show("contexts", result, as_json)
 

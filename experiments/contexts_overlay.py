@@ -7,7 +7,10 @@ from typing import Any
 import numpy as np
 
 from experiments import scores, store
-from experiments.contexts import KERNELS, SETS, Array, ContextsRun, ContextsSpec, Foretold, Seen
+from experiments.contexts import ContextsRun, Seen
+from experiments.contexts_forecast import KERNELS, SETS, Array, Foretold
+from experiments.contexts_spec import ContextsSpec
+from experiments.forecast_store import QUANTILES
 from experiments.smoothing import default_width, smooth
 from figures.contexts import Panel, draw_contexts
 from figures.style import save_figure
@@ -97,7 +100,7 @@ def compare(
                 p0,
                 curve,
                 joint_members.mean(axis=0),
-                np.quantile(joint_members, store.QUANTILES, axis=0),
+                np.quantile(joint_members, QUANTILES, axis=0),
                 ensembles["apart"].mean(axis=0),
             )
         )

@@ -142,5 +142,5 @@ def _masses(run: Run, prompt: Prompt, factors: Factors, responses: list[Tokens],
 
 def _in_tree_order(tree: ResponseTree, *rows: Array) -> tuple[Array, ...]:
     """Arrays over edges (S, E), from the order of `TreeArms` (by node) to the tree's own."""
-    back = np.argsort(np.argsort(tree.node, kind="stable"))
+    back = np.argsort(tree.by_node)
     return tuple(row[:, back] for row in rows)

@@ -1,8 +1,9 @@
-"""How good forecasts were: `python -m experiments.forecast_table FOLDER ...` writes docs/forecasts.md from runs."""
+"""How good forecasts were: `python -m experiments.forecast_table FOLDER ...` writes sections of docs/forecasts.md."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from datetime import date
 from importlib.metadata import version
@@ -20,47 +21,63 @@ PAGE = Path("docs/forecasts.md")
 VERSIONS = ("torch", "transformers", "jax")
 HEAD = """# How good the forecasts were
 
-Written by `python -m experiments.forecast_table {folders}` on {date} ({versions}), from the numbers that each run
-wrote before (the forecast) and after it was trained. Nothing was fitted. f / o: foretold and observed, in rounds; a
-dash is a level not reached. Coverage: share of rounds within the 50% and the 90% band. CRPS of the mean success: the
-tree kernel's, beside a sequence kernel, a bandit without shared parameters, "nothing is learned", and a logistic curve
-that has seen the first quarter of the run. z: the outcomes against what each replica's own history foretells; a pooled
-z beyond 2 says that forecasts err together.
+Every section says which command wrote it, when, and with which versions, from the numbers that each run wrote before
+(the forecast) and after it was trained. Nothing was fitted. f / o: foretold and observed, in rounds; a dash is a level
+not reached. Coverage: share of rounds within the 50% and the 90% band. CRPS of the mean success: the tree kernel's,
+beside a sequence kernel, a bandit without shared parameters, "nothing is learned", and a logistic curve that has seen
+the first quarter of the run. z: the outcomes against what each replica's own history foretells; a pooled z beyond 2
+says that forecasts err together.
 """
+Section = tuple[str, str]
+"""Its heading, which names model, rule and size of the runs, and the text below it."""
 
 
-def page(folders: Sequence[Path]) -> str:
-    """The page for these run folders: of `onearm overlay --queries` (summary.json) or `onearm contexts`.
+def page(folders: Sequence[Path], before: str = "") -> str:
+    """The page with a section for each folder; sections of the page before that no folder replaces stay as they are.
 
-    Errors: ValueError for a folder that holds neither.
+    Arguments:
+        folders: of `onearm overlay --queries` (summary.json) or `onearm contexts` (contexts.json).
+        before: the page as it stands; a section is replaced by one of the same heading, in its place.
+    Errors: ValueError for a folder that holds neither, or two folders with the same heading.
     """
-    parts = []
+    made: dict[str, Path] = {}
+    sections = dict(sections_of(before))
     for folder in folders:
-        if (folder / "summary.json").exists():
-            parts.append(_queries(folder))
-        elif (folder / "contexts.json").exists():
-            parts.append(_contexts(folder))
-        else:
-            raise ValueError(
-                f"{folder} holds no finished run of several queries; make one with: onearm overlay --queries ... "
-                f"--out {folder}, or onearm contexts"
-            )
-    head = HEAD.format(
-        folders=" ".join(map(str, folders)),
-        date=date.today(),
-        versions=", ".join(f"{name} {version(name)}" for name in VERSIONS),
+        heading, body = _section(folder)
+        if heading in made:
+            raise ValueError(f"{made[heading]} and {folder} are both {heading!r}; give one of them")
+        made[heading] = folder
+        versions = ", ".join(f"{name} {version(name)}" for name in VERSIONS)
+        source = f"`python -m experiments.forecast_table {folder}`, {date.today()}, {versions}."
+        sections[heading] = f"{source}\n\n{body}"
+    return "\n".join([HEAD, *(f"## {heading}\n\n{body}\n" for heading, body in sections.items())])
+
+
+def sections_of(text: str) -> list[Section]:
+    """The sections of a page."""
+    parts = [part.partition("\n") for part in re.split(r"^## ", text, flags=re.MULTILINE)[1:]]
+    return [(heading, body.strip("\n")) for heading, _, body in parts]
+
+
+def _section(folder: Path) -> Section:
+    if (folder / "summary.json").exists():
+        return _queries(folder)
+    if (folder / "contexts.json").exists():
+        return _contexts(folder)
+    raise ValueError(
+        f"{folder} holds no finished run of several queries; make one with: onearm overlay --queries ... "
+        f"--out {folder}, or onearm contexts"
     )
-    return "\n".join([head, *parts])
 
 
-def _queries(folder: Path) -> str:
+def _queries(folder: Path) -> Section:
     summary = json.loads((folder / "summary.json").read_text())
     rows = [row for row in summary["queries"] if "error" not in row]
     if not rows:
         raise ValueError(f"{folder}: every query of its summary.json ended in an error; run it again")
     first = rows[0]
+    heading = f"{first['model']}, {_rule(first)}, {first['replicas']} replicas, {first['rounds']} rounds"
     lines = [
-        f"\n## {first['model']}, {_rule(first)}, {first['replicas']} replicas, {first['rounds']} rounds\n",
         "| query | p0 | double f / o | half f / o | coverage 50 / 90 "
         "| CRPS tree | sequence | tabular | constant | logistic | z |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
@@ -75,31 +92,32 @@ def _queries(folder: Path) -> str:
             for k in ("kernel", "sequence_kernel", "tabular", "constant", "logistic")
         ]
         covered = f"{row['coverage_50']:.2f} / {row['coverage_90']:.2f}"
-        query = row["query"].replace("\n", " ⏎ ").replace("|", "\\|")
-        lines.append(
-            f"| {query} | {text_of(row['p0'])} | {times[0]} | {times[1]} | {covered} | {' | '.join(crps)} | "
-            f"{text_of(row['residual_z'])} |"
-        )
+        cells = [
+            _line(row["query"]), text_of(row["p0"]), *times, covered, *crps, text_of(row["residual_z"])
+        ]  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
     best = sum(row["crps_kernel"] < min(row["crps_tabular"], row["crps_constant"]) for row in rows)
     beaten = sum(row["crps_kernel"] < row["crps_logistic"] for row in rows)
     agree = [row[f"time_to_{n}_agrees"] for row in rows for n in ("double", "half")]
     agree = [x for x in agree if x is not None]
     together = pooled(rows)
-    failed = [row["query"] for row in summary["queries"] if "error" in row]
+    failed = [_line(row["query"]) for row in summary["queries"] if "error" in row]
     lines.append(
         f"\nThe tree kernel has a lower CRPS than tabular and constant in {best} of {len(rows)}, than the logistic "
         f"curve in {beaten}; {sum(agree)} of {len(agree)} times agree within their combined 95% interval; pooled z "
         f"{text_of(together['residual_z'])}, by quarter {text_of(together['residual_z_windows'])}."
         + (f" Not forecast: {'; '.join(failed)}." if failed else "")
     )
-    return "\n".join(lines)
+    return heading, "\n".join(lines)
 
 
-def _contexts(folder: Path) -> str:
+def _contexts(folder: Path) -> Section:
     numbers = json.loads((folder / "contexts.json").read_text())
+    heading = (
+        f"{numbers['model']}, {_rule(numbers)}: {len(numbers['queries'])} queries together, "
+        f"{numbers['batch']} per round, {numbers['replicas']} replicas, {numbers['rounds']} rounds"
+    )
     lines = [
-        f"\n## {numbers['model']}, {_rule(numbers)}: {len(numbers['queries'])} queries together, "
-        f"{numbers['batch']} per round, {numbers['replicas']} replicas, {numbers['rounds']} rounds\n",
         "| success on | p0 | end f / o | coverage 50 / 90 | CRPS joint kernel | queries apart | constant | logistic |",
         "|---|---|---|---|---|---|---|---|",
     ]
@@ -112,7 +130,12 @@ def _contexts(folder: Path) -> str:
             lines.append(
                 f"| {words} | {text_of(numbers[f'{name}_p0'])} | {end} | {covered} | {' | '.join(crps)} |"
             )
-    return "\n".join(lines)
+    return heading, "\n".join(lines)
+
+
+def _line(query: str) -> str:
+    """A query in one line, fit for a cell."""
+    return query.replace("\n", " ⏎ ").replace("|", "\\|")
 
 
 def _rule(row: dict[str, Any]) -> str:
@@ -122,13 +145,13 @@ def _rule(row: dict[str, Any]) -> str:
 
 def main(
     folders: Annotated[list[Path], typer.Argument(help="Folders of finished runs of several queries.")],
-    to: Annotated[Path, typer.Option(help="The page that is written.")] = PAGE,
+    to: Annotated[Path, typer.Option(help="The page whose sections are written; others stay.")] = PAGE,
 ) -> None:
     """Write how good the forecasts of finished runs were."""
     with reporting(as_json=False):
-        text = page(folders)
-        to.parent.mkdir(exist_ok=True)
-        to.write_text(text + "\n")
+        text = page(folders, to.read_text() if to.exists() else "")
+        to.parent.mkdir(parents=True, exist_ok=True)
+        to.write_text(text)
 
 
 if __name__ == "__main__":

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from experiments import scores, store
 from experiments.drift import foretold_drift
 from experiments.forecast import ENGINES, Forecast, predicted_success
+from experiments.forecast_store import QUANTILES
+from experiments.observed import Observed
 from experiments.scores import Interval, smooth
 from experiments.smoothing import default_width
 from experiments.specs import RunSpec
 from experiments.stages import Run
-from experiments.store import Observed
 from figures.overlay import OverlayData, draw_overlay
 from figures.style import save_figure
 from theory.probe import Probe
@@ -160,7 +161,7 @@ def compare(spec: RunSpec, probe: Probe, made: Forecast, observed: Observed) -> 
         p0_high=high,
         observed=curve,
         kernel_mean=mean,
-        kernel_quantiles=np.quantile(ensembles["kernel"], store.QUANTILES, axis=0),
+        kernel_quantiles=np.quantile(ensembles["kernel"], QUANTILES, axis=0),
         sequence_mean=sequence,
         tabular_mean=tabular,
         replica_low=replica_low,

@@ -1,4 +1,4 @@
-"""A run folder with its model: what runs of one query and of several have in common."""
+"""A run folder with its model: what screenings, runs of one query and runs of several have in common."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class RunFolder:
     """The folder of a spec; its model is loaded only when a stage needs it.
 
     Arguments:
-        spec: what is run: a `FileSpec` with the fields model and adapter.
+        spec: what is run: a `FileSpec` with the field model; for `split`, with adapter too.
         out: the folder.
         progress: called as progress(label, done, total).
         model: a loaded model to use instead of loading `spec.model` (several runs can share one).
@@ -53,6 +53,24 @@ class RunFolder:
     @cached_property
     def split(self) -> SplitModel:
         return split_of(self.language_model, self.spec.adapter)
+
+
+@dataclass
+class TrainingFolder(RunFolder):
+    """The folder of a `TrainingSpec`.
+
+    Arguments: those of `RunFolder`, and
+        micro_batch, recompute: see `Trainer` (chunk, recompute): memory against time, the same numbers up to rounding.
+    Errors: those of `RunFolder`, and ValueError for a micro_batch below 1.
+    """
+
+    micro_batch: int = 16
+    recompute: bool = False
+
+    def __post_init__(self) -> None:
+        if self.micro_batch < 1:
+            raise ValueError(f"micro_batch = {self.micro_batch}; give at least 1 (--micro-batch)")
+        super().__post_init__()
 
 
 def split_of(model: LanguageModel, adapter: AdapterSpec) -> SplitModel:

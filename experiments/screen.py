@@ -16,21 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from experiments import store
+from experiments.run_folder import RunFolder
 from experiments.screen_spec import ScreenSpec
 from llm_bridge.base_rollouts import BaseRollouts
-from llm_bridge.models import LanguageModel, load_model
 from llm_bridge.probe import SCREEN_STREAM
 from llm_bridge.queries import FIELDS, Query
 from llm_bridge.verifiers import score, verify
-from theory.screening import (
-    Verdict,
-    interval,
-    most_in_range,
-    nearest_verdict,
-    verdict,
-)
+from theory.screening import Verdict, interval, most_in_range, nearest_verdict, verdict
 
-Progress = Callable[[str, int, int], None]
 SAVE_EVERY = 10.0
 """Seconds of rollouts that a killed screening may lose."""
 
@@ -51,29 +44,22 @@ class Tally:
 
 
 @dataclass
-class Screening:
+class Screening(RunFolder):
     """One folder and what it takes to fill it. The order of visits follows from the rewards alone, so a screening
     that was stopped is gone through again on its record, and draws where that ends.
 
-    Arguments:
+    Arguments: those of `RunFolder`, and
         queries: the whole set, in its own order.
-        progress, model: as of `experiments.stages.Run`.
     """
 
     spec: ScreenSpec
-    queries: Sequence[Query]
-    out: Path
-    progress: Progress = lambda label, done, total: None
-    model: LanguageModel | None = None
-
-    def __post_init__(self) -> None:
-        store.open_folder(self.out, self.spec)
+    queries: Sequence[Query] = field(kw_only=True)
 
     @cached_property
     def base(self) -> BaseRollouts:
-        m = self.spec.model
-        model = self.model or load_model(m.name, device=m.device, dtype=m.dtype, source=m.source)
-        return BaseRollouts(model, max_tokens=self.spec.max_tokens, seed=self.spec.seed, stream=SCREEN_STREAM)
+        return BaseRollouts(
+            self.language_model, max_tokens=self.spec.max_tokens, seed=self.spec.seed, stream=SCREEN_STREAM
+        )
 
     def run(self) -> dict[str, Any]:
         """Rollouts until the budget is spent or nothing is left to decide; writes screen.parquet, screen.json, and

@@ -10,39 +10,45 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from experiments.console import Json, Size, Split, bars, reporting, show, text_of
+from experiments.console import Json, bars, reporting, show, text_of
+from experiments.options import (
+    Device,
+    DType,
+    MaxTokens,
+    Model,
+    Out,
+    QuerySet,
+    Seed,
+    Size,
+    Source,
+    Split,
+    VerifierName,
+)  # fmt: skip
 
 Flag = typer.Option
 SHOWN = 24
 
 
 def screen(
-    queries: Annotated[
-        str,
-        Flag(
-            help="builtin, a file of queries, reasoning-gym:NAME, gsm8k or math (from the hub), gsm8k:FILE, math:FILE."
-        ),
-    ],
+    queries: QuerySet,
     size: Size = None,
     split: Split = None,
     p0: Annotated[str, Flag(help="LOW:HIGH, the base success wanted.")] = "0.02:0.5",
     budget: Annotated[int, Flag(help="Rollouts in all.")] = 2000,
-    verifier: Annotated[str | None, Flag(help="Judge by this one, in place of each query's own.")] = None,
-    model: Annotated[str, Flag(help="Registry name, hub name or local folder.")] = "smollm2-135m",
-    max_tokens: Annotated[int, Flag(help="Longest response, in tokens.")] = 10,
+    verifier: VerifierName = None,
+    model: Model = "smollm2-135m",
+    max_tokens: MaxTokens = 10,
     batch: Annotated[int, Flag(help="Rollouts per visit of a query.")] = 8,
     most: Annotated[
         int | None,
         Flag(help="Rollouts after which a query is left undecided. Default: a fifth of the budget."),
     ] = None,
     error: Annotated[float, Flag(help="Chance at which a query in range is dropped.")] = 0.05,
-    seed: Annotated[int, Flag(help="Every random draw follows from it, and the order of the queries.")] = 0,
-    device: Annotated[str, Flag(help="cpu, cuda, mps or auto.")] = "cpu",
-    dtype: Annotated[str, Flag(help="float32, float64 or bfloat16.")] = "float32",
-    source: Annotated[str, Flag(help="Where the models with a wheel come from: wheel or hub.")] = "auto",
-    out: Annotated[Path, Flag(help="Folder. The same call again goes on where it stopped.")] = Path(
-        "runs/screen"
-    ),
+    seed: Seed = 0,
+    device: Device = "cpu",
+    dtype: DType = "float32",
+    source: Source = "auto",
+    out: Out = Path("runs/screen"),
     as_json: Json = False,
 ) -> None:
     """Find the queries of a set that the base model answers neither never nor always; too hard and too easy ones are
@@ -54,10 +60,9 @@ def screen(
         from experiments.screen import Screening
         from experiments.screen_spec import ScreenSpec, digest_of
         from experiments.specs import ModelSpec
-        from llm_bridge.queries import parse_source
+        from llm_bridge.query_sources import parse_source
 
-        asked = parse_source(queries, seed=seed, size=size, split=split)
-        asked = asked if verifier is None else [one.judged_by(verifier) for one in asked]
+        asked = parse_source(queries, seed=seed, size=size, split=split, verifier=verifier)
         low, high = _range(p0)
         spec = ScreenSpec(
             source=queries, queries=digest_of(asked), low=low, high=high, budget=budget, batch=batch, most=most,
@@ -65,7 +70,7 @@ def screen(
             max_tokens=max_tokens, seed=seed, error=error,
         )  # fmt: skip
         with bars(as_json) as progress:
-            made = Screening(spec, asked, out, progress).run()
+            made = Screening(spec, out, progress, queries=asked).run()
         if as_json:
             print(json.dumps(made))
             return

@@ -9,8 +9,9 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from experiments.specs import Count, FileSpec, ModelSpec
+from experiments.specs import FileSpec, ModelSpec
 from llm_bridge.queries import Query
+from theory.rules.spec import Count
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 

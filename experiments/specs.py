@@ -15,9 +15,8 @@ from llm_bridge.adapters import AdapterSpec
 from llm_bridge.probe import BATCH
 from llm_bridge.queries import Query
 from theory.rules.rule import Rule
-from theory.rules.spec import Spec
+from theory.rules.spec import Count, Spec
 
-Count = Annotated[int, Field(ge=1)]
 F = TypeVar("F", bound="FileSpec")
 SHALLOW = ("tiny-arithmetic",)
 TREE = 3
@@ -100,10 +99,9 @@ class FileSpec(Spec):
         return mark_of(data)
 
 
-class RunSpec(FileSpec):
-    """One query, one model, one rule: what `onearm overlay` forecasts, trains and compares."""
+class TrainingSpec(FileSpec):
+    """A model trained under a rule, probed and forecast before: what runs of one query and of several share."""
 
-    query: Query
     model: ModelSpec = ModelSpec()
     rule: Rule
     adapter: AdapterSpec = Field(default_factory=default_adapter)
@@ -113,6 +111,12 @@ class RunSpec(FileSpec):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     probe: ProbeSpec = ProbeSpec()
     forecast: ForecastSpec = ForecastSpec()
+
+
+class RunSpec(TrainingSpec):
+    """One query, one model, one rule: what `onearm overlay` forecasts, trains and compares."""
+
+    query: Query
 
     def stage(self, name: Literal["probe", "forecast", "train", "overlay"]) -> str:
         """12 hex digits that change with any field that stage's result depends on."""

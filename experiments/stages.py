@@ -10,11 +10,13 @@ from typing import Any
 
 import torch
 
-from experiments import checkpoint, store
+from experiments import checkpoint
 from experiments.forecast import Forecast, forecast
-from experiments.run_folder import RunFolder
+from experiments.forecast_store import load_forecast, save_forecast
+from experiments.observed import Observed, load_observed
+from experiments.probe_store import load_probe, save_probe
+from experiments.run_folder import TrainingFolder
 from experiments.specs import RunSpec
-from experiments.store import Observed
 from llm_bridge.asked import Question
 from llm_bridge.models import LanguageModel
 from llm_bridge.probe import measure
@@ -26,21 +28,10 @@ from theory.probe import Probe
 
 
 @dataclass
-class Run(RunFolder):
-    """The folder of one query, and the stages that fill it.
-
-    Arguments: those of `RunFolder`, and
-        micro_batch, recompute: see `Trainer` (chunk, recompute): memory against time, the same numbers up to rounding.
-    """
+class Run(TrainingFolder):
+    """The folder of one query, and the stages that fill it."""
 
     spec: RunSpec
-    micro_batch: int = 16
-    recompute: bool = False
-
-    def __post_init__(self) -> None:
-        if self.micro_batch < 1:
-            raise ValueError(f"micro_batch = {self.micro_batch}; give at least 1 (--micro-batch)")
-        super().__post_init__()
 
     @cached_property
     def question(self) -> Question:
@@ -60,7 +51,7 @@ class Run(RunFolder):
     def probe(self) -> Probe:
         """The probe: from the folder, or measured on the base model and saved."""
         stage = self.spec.stage("probe")
-        found = store.load_probe(self.out, stage)
+        found = load_probe(self.out, stage)
         if found is not None:
             return found
         started = time.perf_counter()
@@ -83,13 +74,13 @@ class Run(RunFolder):
         )
         probe.meta["seconds"] = time.perf_counter() - started
         probe.meta["model"] = self.language_model.fingerprint
-        store.save_probe(self.out, probe, stage)
+        save_probe(self.out, probe, stage)
         return probe
 
     def forecast(self) -> Forecast:
         """The forecast: from the folder, or simulated from the probe and saved. Never trains."""
         stage = self.spec.stage("forecast")
-        found = store.load_forecast(self.out, stage)
+        found = load_forecast(self.out, stage)
         if found is not None:
             return found
         probe = self.probe()
@@ -102,13 +93,13 @@ class Run(RunFolder):
             seed=self.spec.seed,
             progress=self.progress,
         )
-        store.save_forecast(self.out, made, probe.p0, stage)
+        save_forecast(self.out, made, probe.p0, stage)
         return made
 
     def observe(self) -> Observed:
         """The run itself: from the folder, or trained. An interrupted run goes on where it stopped."""
         stage = self.spec.stage("train")
-        found = store.load_observed(self.out, stage)
+        found = load_observed(self.out, stage)
         if found is not None:
             return found
         if self.spec.rule.signal.helpers:
@@ -128,7 +119,7 @@ class Run(RunFolder):
             recompute=self.recompute,
         )
         checkpoint.train(self.out, trainer, self.spec.rounds, stage, self._rows, self.progress)
-        observed = store.load_observed(self.out, stage)
+        observed = load_observed(self.out, stage)
         assert observed is not None
         return observed
 
@@ -154,7 +145,7 @@ def outcome(model: LanguageModel, query: Query, tokens: Sequence[int]) -> float 
 
 
 def rows_of(turn: Round, model: LanguageModel, queries: Sequence[Query]) -> list[dict[str, Any]]:
-    """A round as rows of `store.COLUMNS`; a rollout's number counts all of its replica's."""
+    """A round as rows of `observed.COLUMNS`; a rollout's number counts all of its replica's."""
     per_replica = len(turn.tokens) // (1 + int(turn.replica.max()))
     return [
         {

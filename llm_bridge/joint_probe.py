@@ -34,6 +34,7 @@ def measure_jointly(
     cut: float = 5.0,
     leaf_cut: float = 3.0,
     keep: Literal["correct", "all"] = "all",
+    precision: float | None = None,
     progress: Progress | None = None,
 ) -> JointProbe:
     """Probe every query, and multiply all scores with one another.
@@ -41,7 +42,7 @@ def measure_jointly(
     Scores are kept in a temporary file, so that memory is bounded whatever the number of queries; the file needs
     4 bytes per trained parameter and score.
 
-    Arguments: see `llm_bridge.probe.measure`; rollouts are of each query.
+    Arguments: see `llm_bridge.probe.measure`; rollouts and precision are of each query.
     Errors: `NoCorrectRollout`, naming the query's place, where one has no correct rollout: there is nothing to
         forecast it from. OSError where the temporary folder has no room.
     """
@@ -55,7 +56,7 @@ def measure_jointly(
                 responses, layout, meta = survey(
                     split, prompt, question.reward_of, end_tokens=question.end_tokens, vocabulary=vocabulary,
                     rollouts=rollouts, max_tokens=max_tokens, seed=seed, cut=cut, leaf_cut=leaf_cut, keep=keep,
-                    query=q,
+                    query=q, precision=precision,
                 )  # fmt: skip
             except NoCorrectRollout:
                 raise NoCorrectRollout(rollouts, f"query {q + 1} of {len(questions)}: ") from None

@@ -65,6 +65,11 @@ class ResponseTree:
             raise ValueError(f"the tree's leaves hold {mass.sum():.6g} of the probability, expected 1")
 
     @property
+    def by_node(self) -> NDArray[np.integer]:
+        """(E,) the edges, node by node and in their own order within one: how the simulator lays them out."""
+        return np.argsort(self.node, kind="stable")
+
+    @property
     def visits(self) -> NDArray[np.integer]:
         """(L, E) 1 where the edge leaves a node on the leaf's path: the edges whose softmax a pull moves."""
         _, slot = np.unique(self.node, return_inverse=True)

@@ -17,6 +17,7 @@ from experiments.law_trials.bandits import (
     thin,
 )
 from experiments.law_trials.trial import Sample, Seen, Trial
+from theory.curves import Curves
 from theory.laws import birth_chain
 from theory.laws.arguments import Floats
 
@@ -33,29 +34,20 @@ def first_success(x: Floats, sample: Sample, p0: float, rounds: int, rollouts: i
     return {"never started": shared(curves.at[1:] - 1, np.abs(curves["success"][:, 1:] - p0) < 1e-9)}
 
 
+def _curves(sample: Sample, p0: float, eta: float, rounds: int, wrong: int) -> Curves:
+    rule, every = rule_of("raw", eta), thin(rounds)
+    return simulate(_one_correct(p0, wrong), rule, rounds + 1, sample.seeds, sample.seed, every=every)
+
+
 def birth(x: Floats, sample: Sample, p0: float, eta: float, rounds: int, wrong: int) -> dict[str, Seen]:
-    curves = simulate(
-        _one_correct(p0, wrong),
-        rule_of("raw", eta),
-        rounds + 1,
-        sample.seeds,
-        sample.seed,
-        every=thin(rounds),
-    )
+    curves = _curves(sample, p0, eta, rounds, wrong)
     return {"mean": averaged(curves.at, curves["success"])}
 
 
 def time_to_level(
     x: Floats, sample: Sample, p0: float, eta: float, level: float, rounds: int, wrong: int
 ) -> dict[str, Seen]:
-    curves = simulate(
-        _one_correct(p0, wrong),
-        rule_of("raw", eta),
-        rounds + 1,
-        sample.seeds,
-        sample.seed,
-        every=thin(rounds),
-    )
+    curves = _curves(sample, p0, eta, rounds, wrong)
     return {"reached": shared(curves.at, curves["success"] >= level)}
 
 

@@ -13,7 +13,8 @@ from pydantic import Field, model_validator
 
 from bandit_sim import simulate
 from experiments import store
-from experiments.contexts import ContextsRun, ContextsSpec, HeldOut
+from experiments.contexts import ContextsRun
+from experiments.contexts_spec import ContextsSpec, HeldOut
 from experiments.forecast import tabular_arms
 from experiments.layers.configuration import OVERLAP, Configuration, Difficulty
 from experiments.layers.exact_success import exact_success

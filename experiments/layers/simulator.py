@@ -9,10 +9,11 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
+from experiments.bandits import Queries, TwoClass
 from experiments.layers.configuration import Configuration, Difficulty
 from experiments.layers.record import Prediction, Result, fingerprint, hash_of, now
 from experiments.layers.steps import Seed, Steps, in_steps_of
-from experiments.simulation import Queries, SimulationSpec, TwoClass, run_simulation
+from experiments.simulation import SimulationSpec, run_simulation
 from theory.laws.arguments import Floats
 from theory.laws.contextual_flow import contextual_flow
 from theory.laws.finite_group import kappa, round_moments

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from experiments.cli import _queries, app
+from experiments.cli import app
+from experiments.options import asked_of
 from experiments.specs import RunSpec
 
 TINY = ["--model", "tiny-arithmetic", "--max-tokens", "3", "--verifier", "integer", "--probe-rollouts", "200"]
@@ -20,7 +21,7 @@ def call(*words: str):
 
 def asked(many: Path | None = None, verifier: str | None = None):
     """The queries of a call with --queries and --verifier."""
-    return _queries(None, None, verifier, None, None if many is None else str(many), 0)
+    return asked_of(None, None, verifier, None, None if many is None else str(many), 0)
 
 
 @pytest.mark.parametrize(
@@ -206,9 +207,9 @@ def test_bad_query_file_names_file_and_line(text: str, message: str, tmp_path: P
 
 
 def test_a_stop_is_of_the_query_on_the_command_line() -> None:
-    assert _queries("3+4=", "7", None, r"\n", None, 0)[0].stop == "\n"
+    assert asked_of("3+4=", "7", None, r"\n", None, 0)[0].stop == "\n"
     with pytest.raises(ValueError, match="--stop is of --query"):
-        _queries(None, None, None, ";", "builtin", 0)
+        asked_of(None, None, None, ";", "builtin", 0)
 
 
 def test_a_verifier_that_is_given_judges_every_query_of_a_file(tmp_path: Path) -> None:

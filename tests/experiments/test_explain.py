@@ -11,9 +11,10 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import store
 from experiments.exact import Enumerated, enumerate_model
-from experiments.explain import explain, retrace
+from experiments.explain import explain
+from experiments.observed import load_observed
+from experiments.retrace import retrace
 from experiments.specs import ForecastSpec, ModelSpec, ProbeSpec, RunSpec
 from experiments.stages import Run
 from llm_bridge.adapters import AdapterSpec
@@ -62,7 +63,7 @@ def test_whole_tree_is_the_linearised_network_to_float64(
 ) -> None:
     """Nothing left out of the probe: linear and tree agree at every look, at a step where the network does not."""
     run = finished(tmp_path / "run", tiny, eta=0.2)
-    observed = store.load_observed(run.out, run.spec.stage("train"))
+    observed = load_observed(run.out, run.spec.stage("train"))
     assert observed is not None
     probe = replace(whole.probe(), meta=run.probe().meta)
     looks = retrace(run, probe, observed, (0, 23), rollouts=2, seed=0)
@@ -80,7 +81,7 @@ def test_drift_is_second_order_in_the_displacement(tmp_path: Path, tiny: Languag
     drift = []
     for eta in (1e-2, 1e-3):
         run = finished(tmp_path / f"{eta}", tiny, eta=eta)
-        observed = store.load_observed(run.out, run.spec.stage("train"))
+        observed = load_observed(run.out, run.spec.stage("train"))
         assert observed is not None
         (look,) = retrace(run, run.probe(), observed, (23,), rollouts=4, seed=0)
         drift.append(look.drift)

@@ -1,11 +1,12 @@
-"""The page on forecasts holds what the runs wrote, and refuses folders that wrote nothing."""
+"""The page on forecasts holds what the runs wrote, keeps what other runs wrote, and refuses folders without runs."""
 
 import json
+from datetime import date
 from pathlib import Path
 
 import pytest
 
-from experiments.forecast_table import page
+from experiments.forecast_table import HEAD, PAGE, main, page, sections_of
 from theory.rules import preset
 
 RULE = preset("group-mean", eta=0.2).model_dump(mode="json")
@@ -41,6 +42,51 @@ def test_a_run_of_contexts(tmp_path: Path) -> None:
     text = page([tmp_path])
     assert "2 queries together, 1 per round" in text
     assert "| 1 queries held out | 0.1 | 0.400 / 0.350 | 0.50 / 0.90 | 0.01 | 0.01 | 0.01 | 0.01 |" in text
+
+
+def _summary(folder: Path, **changes: object) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "summary.json").write_text(json.dumps({"queries": [ROW | changes]}))
+    return folder
+
+
+def test_sections_of_other_runs_stay_as_they_stand(tmp_path: Path) -> None:
+    one, two, to = (
+        _summary(tmp_path / "one"),
+        _summary(tmp_path / "two", model="other"),
+        tmp_path / "a" / "p.md",
+    )
+    main([one, two], to=to)
+    first, second = sections_of(to.read_text())
+    assert "`python -m experiments.forecast_table " + str(one) in first[1]
+    old = second[1].replace(str(date.today()), "2001-02-03")
+    to.write_text(to.read_text().replace(second[1], old))
+    main([_summary(one, p0=0.125)], to=to)
+    again = sections_of(to.read_text())
+    assert again == [(first[0], first[1].replace(" 0.25 ", " 0.125 ")), (second[0], old)]
+    main([_summary(one, model="third")], to=to)
+    assert [heading for heading, _ in sections_of(to.read_text())][:2] == [first[0], second[0]]
+    assert len(sections_of(to.read_text())) == 3
+
+
+def test_a_query_cannot_begin_a_section(tmp_path: Path) -> None:
+    failed = {"query": "a\n## b", "error": "no correct rollout"}
+    (tmp_path / "summary.json").write_text(json.dumps({"queries": [ROW, failed]}))
+    ((_, body),) = sections_of(page([tmp_path]))
+    assert body.endswith("Not forecast: a ⏎ ## b.")
+
+
+def test_two_runs_with_one_heading_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"one and .*two are both 'some-model, `group-mean`, 8 rollouts"):
+        page([_summary(tmp_path / "one"), _summary(tmp_path / "two")])
+
+
+def test_the_page_of_this_repository() -> None:
+    text = PAGE.read_text()
+    sections = sections_of(text)
+    assert text == page([], before=text) and text.startswith(HEAD)
+    assert len({heading for heading, _ in sections}) == len(sections)
+    assert all(body.startswith("`python -m experiments.forecast_table ") for _, body in sections)
 
 
 def test_folders_without_runs_are_refused(tmp_path: Path) -> None:

@@ -19,7 +19,9 @@ from experiments.specs import ModelSpec
 from llm_bridge.adapters import AdapterSpec
 from llm_bridge.models import LanguageModel, load_model
 from llm_bridge.probe import enumerate_responses
-from llm_bridge.queries import Query, load_queries, reasoning_gym_queries
+from llm_bridge.procedural_queries import reasoning_gym_queries
+from llm_bridge.queries import Query
+from llm_bridge.query_sources import load_queries
 from llm_bridge.rollouts import read_prompt
 from llm_bridge.split import SplitModel
 from llm_bridge.verifiers import score, verify
@@ -60,7 +62,7 @@ class Coins(Screening):
 
 def coins(folder: Path, success: list[float], **changes: Any) -> Coins:
     queries = [Query(prompt=f"coin {i}", answer="1") for i in range(len(success))]
-    made = Coins(spec(queries, **changes), queries, folder)
+    made = Coins(spec(queries, **changes), folder, queries=queries)
     made.success = np.array(success)
     return made
 
@@ -84,7 +86,7 @@ def stop_at(rollouts: int):
 def test_verdicts_agree_with_the_exact_success(tmp_path: Path, tiny: LanguageModel) -> None:
     """Each decided query of the model that can be enumerated lies where it is said to. False alarm: 20 queries, each
     wrong with probability at most 5%; 5 or more wrong has probability .0026."""
-    made = Screening(spec(budget=1600, low=0.3, high=0.9), SUMS, tmp_path, model=tiny).run()
+    made = Screening(spec(budget=1600, low=0.3, high=0.9), tmp_path, model=tiny, queries=SUMS).run()
     split = SplitModel(tiny.model, AdapterSpec(blocks=1))
     wrong = 0
     for row in made["queries"]:
@@ -112,10 +114,10 @@ def test_verdicts_agree_with_the_exact_success(tmp_path: Path, tiny: LanguageMod
 def test_a_screening_that_was_stopped_ends_with_the_same_table(
     tmp_path: Path, tiny: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    straight = Screening(spec(), SUMS, tmp_path / "straight", model=tiny).run()
+    straight = Screening(spec(), tmp_path / "straight", model=tiny, queries=SUMS).run()
     for limit in (40, 400):
         with pytest.raises(Stop):
-            Screening(spec(), SUMS, tmp_path / "stopped", stop_at(limit), tiny).run()
+            Screening(spec(), tmp_path / "stopped", stop_at(limit), tiny, queries=SUMS).run()
     (tmp_path / "stopped" / ".rollouts.1.parquet").write_bytes(b"half")
     before = pq.read_table(tmp_path / "stopped" / "rollouts.parquet").num_rows
     assert 400 <= before < 800
@@ -127,7 +129,7 @@ def test_a_screening_that_was_stopped_ends_with_the_same_table(
         return kept(self, number, first, count)
 
     monkeypatch.setattr(Screening, "_draw", counted)
-    resumed = Screening(spec(), SUMS, tmp_path / "stopped", model=tiny).run()
+    resumed = Screening(spec(), tmp_path / "stopped", model=tiny, queries=SUMS).run()
     assert sum(drawn) == resumed["rollouts"] - before, "nothing is drawn twice"
     assert table(tmp_path / "stopped") == table(tmp_path / "straight")
     rollouts = [
@@ -138,8 +140,8 @@ def test_a_screening_that_was_stopped_ends_with_the_same_table(
         k: v for k, v in straight.items() if k != "seconds"
     }
     drawn.clear()
-    monkeypatch.setattr("experiments.screen.load_model", None)
-    Screening(spec(), SUMS, tmp_path / "stopped").run()
+    monkeypatch.setattr("experiments.run_folder.load_model", None)
+    Screening(spec(), tmp_path / "stopped", queries=SUMS).run()
     assert not drawn, "a finished screening needs no model"
 
 

@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_bridge.queries import DATA_SETS, data_set_queries, parse_source
+from llm_bridge.data_sets import DATA_SETS, data_set_queries
+from llm_bridge.query_sources import parse_source
 from llm_bridge.verifiers import verify
 from llm_bridge.warning import QueryWarning
 

@@ -47,6 +47,16 @@ def test_the_first_query_is_probed_as_it_would_be_alone(split, questions, joint)
     np.testing.assert_allclose(joint.probes[0].gram, alone.gram, atol=1e-5 * scale)
 
 
+def test_a_query_that_is_known_early_is_sampled_less(split, questions) -> None:
+    """Each stops by itself, after whole batches of 256."""
+    made = measure_jointly(split, questions, vocabulary=14, rollouts=768, max_tokens=2, precision=0.2)
+    asked = [probe.responses.rollouts for probe in made.probes]
+    for q, probe in enumerate(made.probes):
+        low, high = probe.p0_interval()
+        assert asked[q] == 768 or (high - low) / 2 <= 0.2 * probe.p0
+    assert min(asked) < 768 and set(asked) <= {256, 512, 768}
+
+
 def test_blocks_between_queries_are_products_of_their_scores(split, questions, joint) -> None:
     scores = torch.cat([
         atom_scores(split, read_prompt(split, q.prompt), split.adapters.fresh(1), probe.layout.atoms)

@@ -14,9 +14,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from llm_bridge.adapters import AdapterSpec
+from llm_bridge.builtin_queries import BUILTIN, DEFAULT
 from llm_bridge.models import load_model
 from llm_bridge.probe import draw_rollouts
-from llm_bridge.queries import BUILTIN, DEFAULT, Query, load_queries, parse_source, reasoning_gym_queries
+from llm_bridge.procedural_queries import reasoning_gym_queries
+from llm_bridge.queries import Query
+from llm_bridge.query_sources import load_queries, parse_source
 from llm_bridge.rollouts import read_prompt
 from llm_bridge.split import SplitModel
 from llm_bridge.verifiers import verify

@@ -1,0 +1,71 @@
+"""What a run of several queries is: everything that its result depends on, as data."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from bandit_sim.verifiers import Clean, Verifier
+from experiments.pay import no_pay_on_text
+from experiments.specs import ForecastSpec, ProbeSpec, TrainingSpec
+from llm_bridge.queries import Query
+from theory.rules.spec import Count, Spec
+
+
+class HeldOut(Spec):
+    """Queries that are never trained on: every so many rounds, so many rollouts of each are drawn and verified."""
+
+    queries: Annotated[tuple[Query, ...], Field(min_length=1)]
+    every: Count = 5
+    rollouts: Count = 4
+
+
+class ContextsSpec(TrainingSpec):
+    """Several queries, one model, one rule: the batched contextual bandit of arXiv 2601.22532.
+
+    Arguments:
+        batch: queries per round, drawn without replacement by each replica for itself.
+        held_out: queries whose success is forecast and observed, and that are not trained on.
+        verifier: what a verified response is paid; success stays what the query's own verifier says.
+    Errors: ValidationError for a batch that the queries cannot fill, a query on both sides, or a verifier that means
+        nothing on text.
+    """
+
+    queries: Annotated[tuple[Query, ...], Field(min_length=1)]
+    batch: Count
+    held_out: HeldOut | None = None
+    # Left out where it pays the reward itself, so that older runs keep their hash.
+    verifier: Verifier = Field(default=Clean(), exclude_if=lambda verifier: verifier == Clean())
+    rounds: Count = 40
+    replicas: Annotated[int, Field(ge=2)] = 16
+    probe: ProbeSpec = ProbeSpec(rollouts=512)
+    forecast: ForecastSpec = ForecastSpec(bootstraps=8, seeds=128)
+
+    @model_validator(mode="after")
+    def _batch_can_be_filled(self) -> ContextsSpec:
+        if self.batch > len(self.queries):
+            raise ValueError(
+                f"batch = {self.batch} of {len(self.queries)} training queries; give 1 to all of them"
+            )
+        both = {q.prompt for q in self.queries} & {q.prompt for q in self.apart}
+        if both:
+            raise ValueError(f"query {min(both)!r} is trained on and held out; leave it out of one of them")
+        if (reason := no_pay_on_text(self.verifier)) is not None:
+            raise ValueError(f"verifier {self.verifier.kind}: {reason}")
+        return self
+
+    @property
+    def apart(self) -> tuple[Query, ...]:
+        """The held-out queries."""
+        return () if self.held_out is None else self.held_out.queries
+
+    def stage(self, name: Literal["probe", "forecast", "train", "overlay"]) -> str:
+        """12 hex digits that change with any field that stage's result depends on."""
+        training = {"rule", "rounds", "replicas", "batch", "verifier"}
+        return self.digest({
+            "probe": {*training, "forecast"},
+            "train": {"probe", "forecast"},
+            "forecast": set[str](),
+            "overlay": set[str](),
+        }[name])  # fmt: skip

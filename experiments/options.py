@@ -1,0 +1,125 @@
+"""The options that commands share: name, type and help, each in one place; and what they say of a spec."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Model = Annotated[
+    str,
+    typer.Option(
+        help="Registry name (smollm2-135m, gemma3-270m, tiny-arithmetic), hub name or local folder."
+    ),
+]
+Prompt = Annotated[str | None, typer.Option("--query", help="The query. Default: a built-in one.")]
+Answer = Annotated[str | None, typer.Option(help="Its right answer.")]
+VerifierName = Annotated[
+    str | None,
+    typer.Option(
+        "--verifier",
+        help="integer, last_number, gsm8k, boxed or math. Default: last_number, or what --queries says.",
+    ),
+]
+Stop = Annotated[
+    str | None,
+    typer.Option(
+        help=r"One character that ends a response of --query; \n is a newline. For base models, which would go on."
+    ),
+]
+SOURCES = (
+    'JSONL or Parquet file, rows {"query": ..., "answer": ...}; or builtin; reasoning-gym:NAME; gsm8k or math, from '
+    "the hub or a file (gsm8k:FILE)."
+)
+Queries = Annotated[str | None, typer.Option(help=f"{SOURCES} Makes a folder per query, and summary.json.")]
+QuerySet = Annotated[str, typer.Option("--queries", help=SOURCES)]
+Size = Annotated[
+    int | None,
+    typer.Option(help="So many of the queries, drawn with the seed. Default: all; of reasoning-gym 10."),
+]
+Split = Annotated[
+    str | None, typer.Option(help="Of gsm8k or math from the hub: train or test. Default: test.")
+]
+RuleName = Annotated[
+    str, typer.Option("--rule", help="Update rule: minimalist, rloo, group-mean, trl-grpo, verl-grpo, ...")
+]
+Rollouts = Annotated[int | None, typer.Option(help="Rollouts per query and round. Default: the rule's own.")]
+Rounds = Annotated[int, typer.Option(help="Updates per replica.")]
+Replicas = Annotated[int, typer.Option(help="Independent runs, trained beside one another in one batch.")]
+Eta = Annotated[float, typer.Option(help="Step size of the optimiser.")]
+MaxTokens = Annotated[int, typer.Option(help="Longest response, in tokens.")]
+Seed = Annotated[int, typer.Option(help="Every random draw follows from it.")]
+ProbeRollouts = Annotated[int, typer.Option(help="Rollouts of the base model that measure the bandit.")]
+AdapterBlocks = Annotated[
+    str | None,
+    typer.Option(
+        help="Blocks from the top that are trained: a number, or all. Default: 4, of tiny-arithmetic all."
+    ),
+]
+Precision = Annotated[
+    float | None,
+    typer.Option(
+        help="Stop probing where p0 is known to this relative half-width (95%), --probe-rollouts being the most."
+    ),
+]
+Device = Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")]
+DType = Annotated[str, typer.Option(help="float32, float64 or bfloat16 (which changes the policy a little).")]
+Source = Annotated[
+    str, typer.Option(help="Where smollm2-135m and gemma3-270m come from: wheel (no hub needed) or hub.")
+]
+MicroBatch = Annotated[int, typer.Option(help="Rollouts differentiated at once; fewer need less memory.")]
+Recompute = Annotated[
+    bool, typer.Option(help="Run adapted blocks again in the backward pass: less memory, more time.")
+]
+Out = Annotated[Path, typer.Option(help="Run folder. The same call again goes on where it stopped.")]
+
+
+def training_fields(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a `TrainingSpec` that a command's options name, which are given by the names they have there."""
+    from experiments.specs import ModelSpec, ProbeSpec
+    from llm_bridge.adapters import AdapterSpec
+    from theory.rules.dialects import preset
+
+    fields = {name: given[name] for name in ("rounds", "replicas", "max_tokens", "seed")}
+    fields["model"] = ModelSpec(
+        **{name: given[name] for name in ("device", "dtype", "source")}, name=given["model"]
+    )
+    fields["rule"] = preset(given["rule"], eta=given["eta"], rollouts=given["rollouts"])
+    fields["probe"] = ProbeSpec(rollouts=given["probe_rollouts"], precision=given["precision"])
+    if given["adapter_blocks"] is not None:
+        fields["adapter"] = AdapterSpec(blocks=given["adapter_blocks"])
+    return fields
+
+
+def asked_of(
+    query: str | None,
+    answer: str | None,
+    verifier: str | None,
+    stop: str | None,
+    many: str | None,
+    seed: int,
+    size: int | None = None,
+    split: str | None = None,
+) -> list[Any]:
+    """The queries asked; a verifier that is given takes the place of each query's own."""
+    from llm_bridge.builtin_queries import DEFAULT
+    from llm_bridge.queries import Query
+    from llm_bridge.query_sources import parse_source
+
+    if stop is not None and query is None:
+        raise ValueError("--stop is of --query; with --queries, give each row a field stop")
+    if many is None and (size, split) != (None, None):
+        raise ValueError("--size and --split are of --queries; give it, or leave them out")
+    if many is not None:
+        if query is not None or answer is not None:
+            raise ValueError("--queries and --query/--answer exclude each other; give one of them")
+        return parse_source(many, seed=seed, size=size, split=split, verifier=verifier)
+    if query is None and answer is None:
+        return [DEFAULT if verifier is None else DEFAULT.judged_by(verifier)]
+    if query is None or answer is None:
+        raise ValueError("--query and --answer belong together; give both")
+    stop = "\n" if stop == r"\n" else stop
+    given = {"verifier": verifier, "stop": stop}
+    return [Query(prompt=query, answer=answer, **{k: v for k, v in given.items() if v is not None})]
