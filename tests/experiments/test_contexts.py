@@ -197,6 +197,6 @@ def test_the_command_takes_what_overlay_takes(tmp_path: Path) -> None:
 def test_memory_against_time_changes_no_number(done, tmp_path: Path, tiny: LanguageModel) -> None:
     whole, _ = done
     small = ContextsRun(whole.spec, tmp_path, model=tiny, micro_batch=2, recompute=True)
-    np.testing.assert_array_equal(small.observe().rewards, whole.observe().rewards)
+    np.testing.assert_array_equal(small.observe().training, whole.observe().training)
     with pytest.raises(ValueError, match="micro_batch = 0; give at least 1"):
         ContextsRun(whole.spec, tmp_path, model=tiny, micro_batch=0)
