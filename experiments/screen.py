@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
 from pathlib import Path
@@ -18,12 +18,14 @@ import pyarrow.parquet as pq
 from experiments import store
 from experiments.run_folder import RunFolder
 from experiments.screen_spec import ScreenSpec
-from llm_bridge.base_rollouts import BaseRollouts
+from llm_bridge.base_rollouts import BaseRollouts, Visit
 from llm_bridge.probe import SCREEN_STREAM
 from llm_bridge.queries import FIELDS, Query
 from llm_bridge.verifiers import score, verify
 from theory.screening import Verdict, interval, most_in_range, nearest_verdict, verdict
 
+TOGETHER = 4
+"""Queries whose first visits are sampled together."""
 SAVE_EVERY = 10.0
 """Seconds of rollouts that a killed screening may lose."""
 
@@ -76,8 +78,14 @@ class Screening(RunFolder):
                 size = min(size, spec.budget - spent, spec.cap - tally.rollouts)
                 known = record.get(number, [])[tally.rollouts : tally.rollouts + size]
                 started = time.perf_counter()
-                tally.rows += known if len(known) == size else self._draw(number, tally.rollouts, size)
-                seconds += 0.0 if len(known) == size else time.perf_counter() - started
+                if len(known) < size:
+                    for visit, rows in self._draw(
+                        self._together(number, tally.rollouts, size, order, record)
+                    ):
+                        record[visit.number] = record.get(visit.number, [])[: visit.first] + rows
+                    known = record[number][tally.rollouts :]
+                    seconds += time.perf_counter() - started
+                tally.rows += known
                 spent += size
                 self.progress("screen", spent, spec.budget)
                 if time.perf_counter() - saved > SAVE_EVERY:
@@ -122,22 +130,40 @@ class Screening(RunFolder):
     def _said(self) -> Callable[[int, int], Verdict]:
         return cache(partial(verdict, wanted=self.spec.wanted, error=self.spec.error))
 
-    def _draw(self, number: int, first: int, count: int) -> list[dict[str, Any]]:
-        query = self.queries[number]
-        responses = self.base.draw(number, query, first, count)
-        texts = [self.base.model.decode(list(tokens)) for tokens in responses]
-        outcomes = [verify(query, text) for text in texts]
-        return [
-            {
-                "number": number,
-                "rollout": first + i,
-                "outcome": outcomes[i],
-                "reward": float(score(outcomes[i : i + 1])[0]),
-                "tokens": len(responses[i]),
-                "text": texts[i],
-            }
-            for i in range(count)
-        ]
+    def _together(
+        self,
+        number: int,
+        first: int,
+        size: int,
+        order: Sequence[int],
+        record: dict[int, list[dict[str, Any]]],
+    ) -> list[Visit]:
+        """A visit, and those that will be made whatever it shows: a batch of more rows costs little more."""
+        visits = [Visit(number, self.queries[number], first, size)]
+        planned = order[: self.planned]
+        if first == 0 and number in planned:
+            coming = [i for i in planned[planned.index(number) + 1 :] if i not in record]
+            visits += [Visit(i, self.queries[i], 0, size) for i in coming[: TOGETHER - 1]]
+        return visits
+
+    def _draw(self, visits: Sequence[Visit]) -> Iterator[tuple[Visit, list[dict[str, Any]]]]:
+        for visit, responses in zip(visits, self.base.draw(visits), strict=True):
+            texts = [self.base.model.decode(list(tokens)) for tokens in responses]
+            outcomes = [verify(visit.query, text) for text in texts]
+            yield (
+                visit,
+                [
+                    {
+                        "number": visit.number,
+                        "rollout": visit.first + i,
+                        "outcome": outcomes[i],
+                        "reward": float(score(outcomes[i : i + 1])[0]),
+                        "tokens": len(responses[i]),
+                        "text": texts[i],
+                    }
+                    for i in range(visit.rollouts)
+                ],
+            )
 
     def _recorded(self) -> tuple[dict[int, list[dict[str, Any]]], float]:
         rows, notes = store.read_rows(self.out / "rollouts.parquet", self.spec.stage) or ([], {})

@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+import torch
 
 from llm_bridge.adapters import AdapterSpec
 from llm_bridge.models import LanguageModel
-from llm_bridge.probe import draw_rollouts
+from llm_bridge.plain import open_model
 from llm_bridge.queries import Query
-from llm_bridge.rollouts import Prompt, read_prompt
-from llm_bridge.split import SplitModel
+from llm_bridge.rollouts import (
+    Prompt,
+    open_prompt,
+    opened_together,
+    read_prompt,
+    sample,
+    side_by_side,
+    uniforms,
+)
 from theory.prefix_tree import Tokens
 
 KEPT = 8192
 """Tokens of prompts whose keys and values are kept for the next visit; beyond that the oldest are read again."""
+
+
+class Visit(NamedTuple):
+    """Rollouts `first` to first + rollouts - 1 of query number `number`."""
+
+    number: int
+    query: Query
+    first: int
+    rollouts: int
 
 
 class BaseRollouts:
@@ -27,30 +49,32 @@ class BaseRollouts:
 
     def __init__(self, model: LanguageModel, *, max_tokens: int, seed: int, stream: int) -> None:
         self.model, self.max_tokens, self.seed, self.stream = model, max_tokens, seed, stream
-        self.split = SplitModel(model.model, AdapterSpec(blocks=1))
+        self.split = open_model(model.model, AdapterSpec(blocks=1))
         self.ends = cache(model.ends)
         self._prompts: dict[int, Prompt] = {}
 
-    def draw(self, number: int, query: Query, first: int, count: int) -> list[Tokens]:
-        """Responses `first` to first + count - 1 of the query, as token ids.
+    def draw(self, visits: Sequence[Visit]) -> list[list[Tokens]]:
+        """Responses of each visit, as token ids; the visits are sampled in one padded batch.
 
         Errors: ValueError of the model's, with the query's name, where its prompt cannot be read.
         """
-        (part,) = draw_rollouts(
-            self.split,
-            self._prompt(number, query),
-            count,
-            self.max_tokens,
-            self.ends(query.stop),
-            seed=self.seed,
-            batch=count,
-            stream=self.stream,
-            query=number,
-            first=first,
-        )
-        return [
-            tuple(int(x) for x in row[:length]) for row, length in zip(part.tokens, part.lengths, strict=True)
+        prompts = [self._prompt(visit.number, visit.query) for visit in visits]
+        nobody = torch.zeros(1, dtype=torch.long)
+        openings = [open_prompt(self.split, prompt, None, nobody) for prompt in prompts]
+        draws = [
+            uniforms(self.seed, self.stream, 0, visit.number, visit.first + i, self.max_tokens)
+            for visit in visits
+            for i in range(visit.rollouts)
         ]
+        made = sample(
+            self.split, side_by_side(prompts), opened_together(openings), None,
+            torch.arange(len(visits)).repeat_interleave(torch.tensor([visit.rollouts for visit in visits])),
+            np.stack(draws), [self.ends(visit.query.stop) for visit in visits],
+        )  # fmt: skip
+        tokens = iter(
+            tuple(int(x) for x in row[:length]) for row, length in zip(made.tokens, made.lengths, strict=True)
+        )
+        return [list(islice(tokens, visit.rollouts)) for visit in visits]
 
     def _prompt(self, number: int, query: Query) -> Prompt:
         prompt = self._prompts.pop(number, None)

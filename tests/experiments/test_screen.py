@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from experiments.screen import Screening
 from experiments.screen_spec import ScreenSpec, digest_of
 from experiments.specs import ModelSpec
 from llm_bridge.adapters import AdapterSpec
+from llm_bridge.base_rollouts import Visit
 from llm_bridge.models import LanguageModel, load_model
 from llm_bridge.probe import enumerate_responses
 from llm_bridge.procedural_queries import reasoning_gym_queries
@@ -52,12 +54,24 @@ class Coins(Screening):
     success: np.ndarray
     seed = 0
 
-    def _draw(self, number: int, first: int, count: int) -> list[dict[str, Any]]:
-        paid = np.random.default_rng((self.seed, number)).random(first + count)[first:] < self.success[number]
-        return [
-            {"number": number, "rollout": first + i, "outcome": float(x), "reward": float(x), "tokens": 1, "text": ""}
-            for i, x in enumerate(paid)
-        ]  # fmt: skip
+    def _draw(self, visits: Sequence[Visit]) -> Iterator[tuple[Visit, list[dict[str, Any]]]]:
+        for visit in visits:
+            number, first, count = visit.number, visit.first, visit.rollouts
+            luck = np.random.default_rng((self.seed, number)).random(first + count)[first:]
+            yield (
+                visit,
+                [
+                    {
+                        "number": number,
+                        "rollout": first + i,
+                        "outcome": x,
+                        "reward": x,
+                        "tokens": 1,
+                        "text": "",
+                    }
+                    for i, x in enumerate((luck < self.success[number]).astype(float).tolist())
+                ],
+            )
 
 
 def coins(folder: Path, success: list[float], **changes: Any) -> Coins:
@@ -124,9 +138,9 @@ def test_a_screening_that_was_stopped_ends_with_the_same_table(
     drawn: list[int] = []
     kept = Screening._draw
 
-    def counted(self: Screening, number: int, first: int, count: int) -> list[dict[str, Any]]:
-        drawn.append(count)
-        return kept(self, number, first, count)
+    def counted(self: Screening, visits: Sequence[Visit]) -> Iterator[tuple[Visit, list[dict[str, Any]]]]:
+        drawn.extend(visit.rollouts for visit in visits)
+        return kept(self, visits)
 
     monkeypatch.setattr(Screening, "_draw", counted)
     resumed = Screening(spec(), tmp_path / "stopped", model=tiny, queries=SUMS).run()
@@ -169,9 +183,12 @@ def test_the_draws_are_not_the_probes_and_do_not_depend_on_what_else_is_drawn(ti
 
     def draws(stream: int, parts: list[tuple[int, int]], number: int = 0) -> list[Any]:
         base = BaseRollouts(tiny, max_tokens=3, seed=0, stream=stream)
-        return [t for first, count in parts for t in base.draw(number, SUMS[0], first, count)]
+        return [t for part in parts for t in base.draw([Visit(number, SUMS[0], *part)])[0]]
 
     whole = draws(SCREEN_STREAM, [(0, 40)])
+    base = BaseRollouts(tiny, max_tokens=3, seed=0, stream=SCREEN_STREAM)
+    beside = base.draw([Visit(3, SUMS[1], 0, 5), Visit(0, SUMS[0], 8, 32), Visit(0, SUMS[0], 0, 8)])
+    assert [len(part) for part in beside] == [5, 32, 8] and beside[2] + beside[1] == whole
     assert whole == draws(SCREEN_STREAM, [(0, 8), (8, 32)])
     assert whole != draws(PROBE_STREAM, [(0, 40)])
     assert whole != draws(SCREEN_STREAM, [(0, 40)], number=1)
@@ -185,7 +202,7 @@ def test_prompts_beyond_what_is_kept_are_read_again(
     def draws(kept: int) -> list[Any]:
         monkeypatch.setattr(base_rollouts, "KEPT", kept)
         base = base_rollouts.BaseRollouts(tiny, max_tokens=3, seed=0, stream=5)
-        out = [base.draw(i, SUMS[i], 0, 4) for i in (0, 1, 2, 0, 1)]
+        out = [base.draw([Visit(i, SUMS[i], 0, 4)]) for i in (0, 1, 2, 0, 1)]
         assert sum(p.tokens.shape[1] for p in base._prompts.values()) <= max(kept, 4)
         return out
 
