@@ -69,6 +69,19 @@ AdapterBlocks = Annotated[
         help="Blocks from the top that are trained: a number, or all. Default: 4, of tiny-arithmetic all."
     ),
 ]
+Full = Annotated[
+    bool,
+    typer.Option(
+        "--full",
+        help="Train every parameter of the model in place of adapters; needs --replicas 1, and --sketch if large.",
+    ),
+]
+Sketch = Annotated[
+    int | None,
+    typer.Option(
+        help="Coordinates that scores are sketched to in the probe. Default: none, they are kept whole."
+    ),
+]
 Precision = Annotated[
     float | None,
     typer.Option(
@@ -162,6 +175,8 @@ def _register(name: str, act: Callable[[Any], dict[str, Any]], text: str) -> Non
         dtype: DType = "float32",
         source: Source = "auto",
         adapter_blocks: AdapterBlocks = None,
+        full: Full = False,
+        sketch: Sketch = None,
         micro_batch: MicroBatch = 16,
         recompute: Recompute = False,
         out: Out = Path(f"runs/{name}"),
@@ -169,7 +184,6 @@ def _register(name: str, act: Callable[[Any], dict[str, Any]], text: str) -> Non
     ) -> None:
         with reporting(as_json):
             from experiments.specs import ModelSpec, ProbeSpec, RunSpec
-            from llm_bridge.adapters import AdapterSpec
             from llm_bridge.models import load_model
             from theory.rules.dialects import preset
 
@@ -180,8 +194,8 @@ def _register(name: str, act: Callable[[Any], dict[str, Any]], text: str) -> Non
                     model=ModelSpec(name=model, device=device, dtype=dtype, source=source),  # pyright: ignore[reportArgumentType]
                     rule=preset(rule, eta=eta, rollouts=rollouts),
                     rounds=rounds, replicas=replicas, max_tokens=max_tokens, seed=seed,
-                    probe=ProbeSpec(rollouts=probe_rollouts, precision=precision),
-                    **({} if adapter_blocks is None else {"adapter": AdapterSpec(blocks=adapter_blocks)}),  # pyright: ignore[reportArgumentType]
+                    probe=ProbeSpec(rollouts=probe_rollouts, precision=precision, sketch=sketch),
+                    **_adapter(full, adapter_blocks),
                 )
                 for one in asked
             ]  # fmt: skip
@@ -193,6 +207,18 @@ def _register(name: str, act: Callable[[Any], dict[str, Any]], text: str) -> Non
                 return
             shared = load_model(model, device=device, dtype=dtype, source=source)  # pyright: ignore[reportArgumentType]
             _many(name, act, specs, out, shared, as_json, memory)
+
+
+def _adapter(full: bool, blocks: str | None) -> dict[str, Any]:
+    """The field `adapter` of a spec, where the command line says something of it."""
+    from llm_bridge.adapters import AdapterSpec
+    from llm_bridge.full import FullSpec
+
+    if full and blocks is not None:
+        raise ValueError("--full trains every block and --adapter-blocks names some; give one of them")
+    if full:
+        return {"adapter": FullSpec()}
+    return {} if blocks is None else {"adapter": AdapterSpec(blocks=blocks)}  # pyright: ignore[reportArgumentType]
 
 
 def _one(

@@ -145,6 +145,7 @@ class ContextsRun(RunFolder):
             seed=self.spec.seed,
             cut=self.spec.probe.cut,
             leaf_cut=self.spec.probe.leaf_cut,
+            sketch=self.spec.probe.sketch,
             progress=self.progress,
         )
         for folder, probe in zip(folders, joint.probes, strict=True):

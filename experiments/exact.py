@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from llm_bridge.adapters import AdapterSpec, Factors
+from llm_bridge.full import FullSpec
 from llm_bridge.models import LanguageModel
+from llm_bridge.plain import open_model
 from llm_bridge.probe import enumerate_responses
 from llm_bridge.rollouts import Prompt, read_prompt, score
 from llm_bridge.scores import atom_scores, gram
@@ -82,10 +84,10 @@ def enumerate_model(
     prompt: str,
     reward_of: Callable[[Tokens], float],
     max_tokens: int,
-    spec: AdapterSpec,
+    spec: AdapterSpec | FullSpec,
 ) -> Enumerated:
     """All responses of one query up to `max_tokens` tokens."""
-    split = SplitModel(model.model, spec)
+    split = open_model(model.model, spec)
     read = read_prompt(split, model.encode_prompt(prompt))
     size = int(model.model.config.vocab_size)
     responses = enumerate_responses(

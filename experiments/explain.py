@@ -28,6 +28,7 @@ from experiments.overlay import WINDOWS
 from experiments.scores import martingale_residuals, window_z
 from experiments.stages import Run
 from experiments.store import Observed
+from llm_bridge.full import FullSpec
 from llm_bridge.linear import linear_logits, linear_response_logits
 from llm_bridge.rollouts import (
     chosen,
@@ -102,6 +103,11 @@ def explain(
     looks = sorted({rounds // 2, rounds - 1} if at is None else set(at))
     if not looks or not 0 <= looks[0] <= looks[-1] < rounds:
         raise ValueError(f"at = {looks}; give numbers of updates from 0 to {rounds - 1}")
+    if isinstance(run.spec.adapter, FullSpec):
+        raise ValueError(
+            "full parameters have no linearised network to compare with; explain a run of adapters, and read "
+            "drift.json for how far this one is from its tangent"
+        )
     if replicas is not None and not 2 <= replicas <= run.spec.replicas:
         raise ValueError(f"replicas = {replicas}; give 2 to {run.spec.replicas}, as many as the run has")
     probe, made = run.probe(), run.forecast()

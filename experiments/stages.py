@@ -76,6 +76,7 @@ class Run(RunFolder):
             cut=self.spec.probe.cut,
             leaf_cut=self.spec.probe.leaf_cut,
             precision=self.spec.probe.precision,
+            sketch=self.spec.probe.sketch,
             # Wrong paths too, though a raw reward never pulls them: what stays in a rest moves as one arm, while
             # its tokens in truth move apart, and the forecast comes out too high late (`late_errors`).
             keep="all",
