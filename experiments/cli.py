@@ -82,6 +82,16 @@ Sketch = Annotated[
         help="Coordinates that scores are sketched to in the probe. Default: none, they are kept whole."
     ),
 ]
+Optimiser = Annotated[
+    str | None,
+    typer.Option(help="sgd or adam (AdamW with torch's own numbers). Default: the rule's own."),
+]
+Coordinates = Annotated[
+    int | None,
+    typer.Option(
+        help="Parameters that are simulated where the optimiser acts on parameters. Default: 4096 for adam and clips."
+    ),
+]
 Precision = Annotated[
     float | None,
     typer.Option(
@@ -97,6 +107,7 @@ MicroBatch = Annotated[int, typer.Option(help="Rollouts differentiated at once; 
 Recompute = Annotated[
     bool, typer.Option(help="Run adapted blocks again in the backward pass: less memory, more time.")
 ]
+COORDINATES = 4096
 Out = Annotated[Path, typer.Option(help="Run folder. The same call again goes on where it stopped.")]
 
 
@@ -176,6 +187,8 @@ def _register(name: str, act: Callable[[Any], dict[str, Any]], text: str) -> Non
         source: Source = "auto",
         adapter_blocks: AdapterBlocks = None,
         full: Full = False,
+        optimiser: Optimiser = None,
+        coordinates: Coordinates = None,
         sketch: Sketch = None,
         micro_batch: MicroBatch = 16,
         recompute: Recompute = False,
@@ -185,16 +198,21 @@ def _register(name: str, act: Callable[[Any], dict[str, Any]], text: str) -> Non
         with reporting(as_json):
             from experiments.specs import ModelSpec, ProbeSpec, RunSpec
             from llm_bridge.models import load_model
-            from theory.rules.dialects import preset
+            from theory.rules.dialects import optimised, preset
 
+            given = optimised(preset(rule, eta=eta, rollouts=rollouts), optimiser)
+            if coordinates is None and not given.optimiser.linear:
+                coordinates = COORDINATES
             asked = _queries(query, answer, verifier, stop, queries, seed, size, split)
             specs = [
                 RunSpec(
                     query=one,
                     model=ModelSpec(name=model, device=device, dtype=dtype, source=source),  # pyright: ignore[reportArgumentType]
-                    rule=preset(rule, eta=eta, rollouts=rollouts),
+                    rule=given,
                     rounds=rounds, replicas=replicas, max_tokens=max_tokens, seed=seed,
-                    probe=ProbeSpec(rollouts=probe_rollouts, precision=precision, sketch=sketch),
+                    probe=ProbeSpec(
+                        rollouts=probe_rollouts, precision=precision, sketch=sketch, coordinates=coordinates
+                    ),
                     **_adapter(full, adapter_blocks),
                 )
                 for one in asked

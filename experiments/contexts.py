@@ -74,6 +74,11 @@ class ContextsSpec(FileSpec):
                 f"probe.precision {self.probe.precision:g} changes nothing in a joint probe, whose queries are sampled "
                 "equally often; leave it out"
             )
+        if self.probe.coordinates is not None:
+            raise ValueError(
+                f"probe.coordinates {self.probe.coordinates} changes nothing in a joint probe, whose forecast has a "
+                "kernel; leave it out"
+            )
         both = {q.prompt for q in self.queries} & {q.prompt for q in self.apart}
         if both:
             raise ValueError(f"query {min(both)!r} is trained on and held out; leave it out of one of them")

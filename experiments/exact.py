@@ -76,7 +76,8 @@ class Enumerated:
         """The probe that leaves nothing out: every edge of the whole tree, no cut, no rest, no tail."""
         layout = grow(self.responses, vocabulary=self.vocabulary, cut=0.0, leaf_cut=0.0, keep="all")
         scores = atom_scores(self.split, self.prompt, self.split.adapters.fresh(1), layout.atoms, chunk=256)
-        return Probe(self.responses, layout, gram(scores).numpy(), {"seconds": 0.0, "tokens": 0})
+        meta: dict[str, object] = {"seconds": 0.0, "tokens": 0}
+        return Probe(self.responses, layout, gram(scores).numpy(), meta, scores.numpy())
 
 
 def enumerate_model(

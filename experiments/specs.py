@@ -38,6 +38,7 @@ class ProbeSpec(Spec):
     """How the base model is probed: N rollouts; where the tree is cut (expected visits of the N).
 
     precision: relative half-width of p0's 95% interval at which the probe may stop early, `rollouts` being the most.
+    coordinates: parameters of which the scores themselves are kept, for an optimiser that acts on parameters.
     sketch: coordinates that each score is sketched to before the kernel is made of them; None keeps them whole.
     """
 
@@ -50,6 +51,8 @@ class ProbeSpec(Spec):
     )
 
     sketch: Count | None = Field(default=None, exclude_if=lambda sketch: sketch is None)
+
+    coordinates: Count | None = Field(default=None, exclude_if=lambda coordinates: coordinates is None)
 
     @model_validator(mode="after")
     def _stoppable(self) -> ProbeSpec:
@@ -117,6 +120,15 @@ class RunSpec(FileSpec):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     probe: ProbeSpec = ProbeSpec()
     forecast: ForecastSpec = ForecastSpec()
+
+    @model_validator(mode="after")
+    def _coordinates_are_read(self) -> RunSpec:
+        if self.probe.coordinates is not None and self.rule.optimiser.linear:
+            raise ValueError(
+                f"probe.coordinates = {self.probe.coordinates} with optimiser {self.rule.optimiser.kind}, which the "
+                "kernel carries; leave coordinates out (--coordinates), or choose adam (--optimiser adam)"
+            )
+        return self
 
     @model_validator(mode="after")
     def _replicas_there_is_room_for(self) -> RunSpec:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from llm_bridge.asked import Question
-from llm_bridge.probe import NoCorrectRollout, Progress, noted, reduction_of, survey
+from llm_bridge.probe import NoCorrectRollout, Progress, noted, reduction_of, survey, trained
 from llm_bridge.rollouts import read_prompt
 from llm_bridge.scores import atom_scores
 from llm_bridge.split import SplitModel
@@ -48,7 +48,7 @@ def measure_jointly(
     """
     started = time.perf_counter()
     reduction = reduction_of(split, sketch, seed)
-    width = sketch or sum(x.numel() for x in split.adapters.trainable(split.adapters.fresh(1)))
+    width = sketch or trained(split)
     surveys = []
     with tempfile.TemporaryFile() as file:
         for q, question in enumerate(questions):
@@ -61,7 +61,7 @@ def measure_jointly(
                 )  # fmt: skip
             except NoCorrectRollout:
                 raise NoCorrectRollout(rollouts, f"query {q + 1} of {len(questions)}: ") from None
-            scores = atom_scores(split, prompt, split.adapters.fresh(1), layout.atoms, sketch=reduction)
+            scores = atom_scores(split, prompt, split.adapters.fresh(1), layout.atoms, reduction=reduction)
             file.write(scores.float().cpu().numpy().tobytes())
             surveys.append((responses, layout, meta))
             if progress is not None:

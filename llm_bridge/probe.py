@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from llm_bridge.rollouts import Prompt, Rollouts, open_prompt, read_prompt, sample, uniforms
 from llm_bridge.scores import atom_scores, gram
-from llm_bridge.sketch import Sketch
+from llm_bridge.sketch import Coordinates, Reduction, Sketch
 from llm_bridge.split import SplitModel
 from theory.prefix_tree import PrefixTree, Responses, Tokens, grow
 from theory.probe import Probe
@@ -43,6 +43,7 @@ def measure(
     batch: int = BATCH,
     precision: float | None = None,
     sketch: int | None = None,
+    coordinates: int | None = None,
     progress: Progress | None = None,
 ) -> Probe:
     """Probe one query on the base model.
@@ -55,11 +56,13 @@ def measure(
         precision: stop after the first batch at which p0 is `known_to` it, `rollouts` being the most; None draws all.
         sketch: d, coordinates that scores are sketched to before they are multiplied (`llm_bridge.sketch`); its
             error is in the probe's meta. None multiplies the scores themselves.
+        coordinates: parameters of which the probe keeps the scores themselves, for optimisers that no kernel carries.
     Errors: `NoCorrectRollout` where none of the N rollouts is correct: there is nothing to forecast from. ValueError
         as from `reduction_of`.
     """
     started = time.perf_counter()
     reduction = reduction_of(split, sketch, seed)
+    sample_of = None if coordinates is None else Coordinates(coordinates, trained(split), seed)
     prompt = read_prompt(split, prompt_tokens)
     responses, layout, meta = survey(
         split, prompt, reward_of, end_tokens=end_tokens, vocabulary=vocabulary, rollouts=rollouts,
@@ -71,11 +74,31 @@ def measure(
         prompt,
         split.adapters.fresh(1),
         layout.atoms,
-        sketch=reduction,
+        reduction=_both(reduction, sample_of),
         progress=None if progress is None else lambda done, total: progress("scores", done, total),
     )
     meta |= {"seconds": time.perf_counter() - started, **noted(reduction)}
-    return Probe(responses, layout, gram(scores).numpy(), meta)
+    if sample_of is None:
+        return Probe(responses, layout, gram(scores).numpy(), meta)
+    sampled, scores = scores[:, : len(sample_of.places)], scores[:, len(sample_of.places) :]
+    return Probe(responses, layout, gram(scores).numpy(), meta, sampled.cpu().numpy(), sample_of.share)
+
+
+def trained(split: SplitModel) -> int:
+    """How many parameters of one replica are trained."""
+    return sum(x.numel() for x in split.adapters.trainable(split.adapters.fresh(1)))
+
+
+def _both(sketch: Sketch | None, sample_of: Coordinates | None) -> Reduction | None:
+    """The sampled coordinates, where there are any, before the sketch or else the whole gradient."""
+    if sample_of is None:
+        return sketch
+
+    def reduce(grads: Sequence[torch.Tensor]) -> torch.Tensor:
+        whole = torch.cat([g.reshape(len(g), -1) for g in grads], dim=1) if sketch is None else sketch(grads)
+        return torch.cat([sample_of(grads).to(whole), whole], dim=1)
+
+    return reduce
 
 
 def reduction_of(split: SplitModel, sketch: int | None, seed: int) -> Sketch | None:
@@ -83,7 +106,7 @@ def reduction_of(split: SplitModel, sketch: int | None, seed: int) -> Sketch | N
 
     Errors: ValueError for a sketch of as many coordinates as are trained, and for too many trained without one.
     """
-    width = sum(x.numel() for x in split.adapters.trainable(split.adapters.fresh(1)))
+    width = trained(split)
     if sketch is not None and sketch >= width:
         raise ValueError(
             f"sketch = {sketch}, but only {width} parameters are trained; give fewer coordinates, or no sketch"

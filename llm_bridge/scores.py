@@ -12,7 +12,7 @@ from torch import Tensor
 
 from llm_bridge.adapters import Factors
 from llm_bridge.rollouts import Prompt, read_responses
-from llm_bridge.sketch import Sketch
+from llm_bridge.sketch import Reduction
 from llm_bridge.split import SplitModel
 from theory.prefix_tree import Atom, Tokens
 
@@ -23,17 +23,17 @@ def atom_scores(
     factors: Factors,
     atoms: Sequence[Atom],
     *,
-    sketch: Sketch | None = None,
+    reduction: Reduction | None = None,
     chunk: int = 32,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
-    """Scores of atoms at one replica's parameters: (M, P) gradients of their log probabilities, or (M, d) sketches.
+    """Scores of atoms at one replica's parameters: (M, P) gradients of their log probabilities.
 
     Every row of a batch owns a copy of the adapters, so that one backward pass yields `chunk` gradients.
     Arguments:
         factors: factors of one replica (leading axis 1).
         atoms: see `theory.prefix_tree.Atom`.
-        sketch: reduces each batch's gradients at once, so that no more than one batch's are held.
+        reduction: reduces each batch's gradients at once, so that no more than one batch's are held.
     """
     chunk = min(chunk, split.adapters.at_once or chunk)
     order = sorted(range(len(atoms)), key=lambda i: len(atoms[i].tokens))
@@ -46,10 +46,10 @@ def atom_scores(
         leaves = split.adapters.trainable(own)
         total = _log_probabilities(split, prompt, own, batch, read).sum()
         grads = torch.autograd.grad(total, leaves)
-        if sketch is None:
+        if reduction is None:
             blocks.append(torch.cat([g.reshape(len(batch), -1) for g in grads], dim=1))
         else:
-            blocks.append(sketch(grads))
+            blocks.append(reduction(grads))
         done += len(batch)
         if progress is not None:
             progress(done, len(atoms))

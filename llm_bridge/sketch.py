@@ -3,10 +3,43 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
+
+Reduction = Callable[[Sequence[Tensor]], Tensor]
+"""What is kept of gradients, tensors (rows, ...): (rows, anything)."""
+
+
+class Coordinates:
+    """A uniform sample of a vector's coordinates, without replacement; all of them where there are no more.
+
+    Arguments:
+        count, width: how many of how many.
+        seed: the sample follows from it: the same coordinates of all vectors.
+    Errors: ValueError for a count below 1.
+    """
+
+    def __init__(self, count: int, width: int, seed: int) -> None:
+        if count < 1:
+            raise ValueError(f"coordinates = {count}; give at least 1")
+        rng = np.random.default_rng(np.random.SeedSequence((seed, 11)))
+        drawn = rng.choice(width, min(count, width), replace=False, shuffle=False)
+        self.places = torch.from_numpy(np.sort(drawn))
+        self.share = len(self.places) / width
+
+    def __call__(self, parts: Sequence[Tensor]) -> Tensor:
+        """(rows, count) the sampled coordinates of vectors that lie in tensors (rows, ...), in order."""
+        picked: list[Tensor] = []
+        first = 0
+        for part in parts:
+            flat = part.detach().reshape(len(part), -1)
+            inside = (self.places >= first) & (self.places < first + flat.shape[1])
+            picked.append(flat[:, (self.places[inside] - first).to(flat.device)])
+            first += flat.shape[1]
+        return torch.cat(picked, dim=1)
 
 
 class Sketch:
