@@ -9,6 +9,7 @@ from bandit_sim.expected import expected_step
 from bandit_sim.forest import forest, synthetic_forest
 from bandit_sim.lazy_tree import LazyTree
 from bandit_sim.replay import replay
+from bandit_sim.scored_tree import ScoredTree
 from bandit_sim.simulate import simulate, simulate_grid
 from bandit_sim.token_tree import TokenTree
 
@@ -19,6 +20,7 @@ __all__ = [
     "Contexts",
     "LazyTree",
     "ParticleArms",
+    "ScoredTree",
     "TokenTree",
     "TreeArms",
     "displacement",

@@ -59,6 +59,7 @@ class ContextsRun(TrainingFolder):
             cut=self.spec.probe.cut,
             leaf_cut=self.spec.probe.leaf_cut,
             precision=self.spec.probe.precision,
+            sketch=self.spec.probe.sketch,
             progress=self.progress,
         )
         for folder, probe in zip(folders, joint.probes, strict=True):

@@ -48,6 +48,11 @@ class ContextsSpec(TrainingSpec):
             raise ValueError(
                 f"batch = {self.batch} of {len(self.queries)} training queries; give 1 to all of them"
             )
+        if self.probe.coordinates is not None:
+            raise ValueError(
+                f"probe.coordinates {self.probe.coordinates} changes nothing in a joint probe, whose forecast has a "
+                "kernel; leave it out"
+            )
         both = {q.prompt for q in self.queries} & {q.prompt for q in self.apart}
         if both:
             raise ValueError(f"query {min(both)!r} is trained on and held out; leave it out of one of them")

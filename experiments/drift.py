@@ -86,11 +86,17 @@ def drift(run: Run, replicas: int = REPLICAS) -> list[Drift]:
     arms = TreeArms.from_tree(tree)
     reached = [_in_tree_order(tree, *displacement(arms, spec.rule, at, replicas, spec.seed)) for at in looks]
     prompt = read_prompt(run.split, run.prompt)
-    factors = displaced(
-        run.split, prompt, probe.layout.atoms, np.concatenate([alpha for alpha, _ in reached]) @ scores,
-        progress=lambda done, total: run.progress("drift", done, total),
-    )  # fmt: skip
-    network = _masses(run, prompt, factors, kept, replicas * len(looks)).reshape(len(looks), replicas)
+    shares = np.concatenate([alpha for alpha, _ in reached]) @ scores
+    # As many networks at once as the parameters are held for side by side.
+    parts = np.array_split(shares, -(-len(shares) // (run.split.adapters.at_once or len(shares))))
+    masses = []
+    for part in parts:
+        factors = displaced(
+            run.split, prompt, probe.layout.atoms, part,
+            progress=lambda done, total: run.progress("drift", done, total),
+        )  # fmt: skip
+        masses.append(_masses(run, prompt, factors, kept, len(part)))
+    network = np.concatenate(masses).reshape(len(looks), replicas)
     base = float(tree.leaf_probability()[leaves].sum())
     measured = [
         Drift(at, base, np.array([tree.leaf_probability(row)[leaves].sum() for row in f]), own)

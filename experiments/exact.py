@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from llm_bridge.adapters import AdapterSpec, Factors
+from llm_bridge.full import FullSpec
 from llm_bridge.models import LanguageModel
+from llm_bridge.plain import open_model
 from llm_bridge.probe import enumerate_responses
 from llm_bridge.rollouts import Prompt, read_prompt, score
 from llm_bridge.scores import atom_scores, gram
@@ -74,7 +76,8 @@ class Enumerated:
         """The probe that leaves nothing out: every edge of the whole tree, no cut, no rest, no tail."""
         layout = grow(self.responses, vocabulary=self.vocabulary, cut=0.0, leaf_cut=0.0, keep="all")
         scores = atom_scores(self.split, self.prompt, self.split.adapters.fresh(1), layout.atoms, chunk=256)
-        return Probe(self.responses, layout, gram(scores).numpy(), {"seconds": 0.0, "tokens": 0})
+        meta: dict[str, object] = {"seconds": 0.0, "tokens": 0}
+        return Probe(self.responses, layout, gram(scores).numpy(), meta, scores.numpy())
 
 
 def enumerate_model(
@@ -82,10 +85,10 @@ def enumerate_model(
     prompt: str,
     reward_of: Callable[[Tokens], float],
     max_tokens: int,
-    spec: AdapterSpec,
+    spec: AdapterSpec | FullSpec,
 ) -> Enumerated:
     """All responses of one query up to `max_tokens` tokens."""
-    split = SplitModel(model.model, spec)
+    split = open_model(model.model, spec)
     read = read_prompt(split, model.encode_prompt(prompt))
     size = int(model.model.config.vocab_size)
     responses = enumerate_responses(

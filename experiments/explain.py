@@ -53,6 +53,11 @@ def explain(
     looks = sorted({rounds // 2, rounds - 1} if at is None else set(at))
     if not looks or not 0 <= looks[0] <= looks[-1] < rounds:
         raise ValueError(f"at = {looks}; give numbers of updates from 0 to {rounds - 1}")
+    if isinstance(run.spec.adapter, FullSpec):
+        raise ValueError(
+            "full parameters have no linearised network to compare with; explain a run of adapters, and read "
+            "drift.json for how far this one is from its tangent"
+        )
     if replicas is not None and not 2 <= replicas <= run.spec.replicas:
         raise ValueError(f"replicas = {replicas}; give 2 to {run.spec.replicas}, as many as the run has")
     probe, made = run.probe(), run.forecast()

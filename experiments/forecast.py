@@ -10,12 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bandit_sim import Arms, ParticleArms, TreeArms, replay, simulate
+from bandit_sim import AnyArms, Arms, ParticleArms, ScoredTree, TreeArms, replay, simulate
 from experiments.scores import ensemble_of_means
 from experiments.specs import ForecastSpec
 from experiments.warning import ForecastWarning
 from theory.prefix_tree import Tokens
 from theory.probe import Probe
+from theory.response_tree import ResponseTree
 from theory.rules.batch import Batch
 from theory.rules.rule import Rule
 
@@ -57,24 +58,37 @@ def forecast(
     Seed noise comes from the simulated replicas; probe noise from `spec.bootstraps` trees, each drawn with the
     probe's own noise. Members are means over `replicas` simulated replicas of ONE tree, as a run has one model.
 
-    Errors: ValueError from the engines (for example Adam, which no kernel engine can carry).
+    An optimiser that acts on parameters (Adam, a clip) is simulated on the parameters of which the probe holds the
+    scores: exactly where these are all, and else on a uniform sample that stands for the others.
+
+    Errors: ValueError for such an optimiser where the probe holds no scores; and from the engines.
     Warns: `ForecastWarning` where one update moves a correct response by more than `LARGEST_STEP` nats.
     Source: design of this project. Valid when: the network stays in its linear regime, on-policy rounds.
     """
     spec = spec or ForecastSpec()
     started = time.perf_counter()
-    trees = [probe.tree(), *(probe.bootstrap(seed + b) for b in range(1, spec.bootstraps))]
-    longest = int(max(np.ceil(tree.length.max()) for tree in trees))
+    weights = [None, *(probe.bootstrap_weights(seed + b) for b in range(1, spec.bootstraps))]
+    trees = [probe.tree_and_scores(own) for own in weights]
+    longest = int(max(np.ceil(tree.length.max()) for tree, _ in trees))
     step = largest_step(probe, rule)
     warn_of_step(step, rule.optimiser.eta)
     pool = max(spec.seeds, 2 * replicas)
     members: dict[str, list[Array]] = {name: [] for name in ENGINES}
     success: dict[str, list[Array]] = {name: [] for name in ENGINES}
-    jobs = [("kernel", TreeArms.from_tree(tree, longest)) for tree in trees]
-    jobs += [("sequence_kernel", ParticleArms.from_tree(tree)) for tree in trees[:4]]
+    held = held_rule(probe, rule)
+    if rule.optimiser.linear:
+        jobs: list[tuple[str, AnyArms]] = [("kernel", TreeArms.from_tree(tree, longest)) for tree, _ in trees]
+        jobs += [("sequence_kernel", ParticleArms.from_tree(tree)) for tree, _ in trees[:4]]
+    else:
+        jobs = [("kernel", scored(probe, tree, own, longest)) for tree, own in trees]
+        jobs += [
+            ("sequence_kernel", scored(probe, tree.as_sequences(), tree.path @ own, longest))
+            for tree, own in trees[:4]
+        ]
     jobs += [("tabular", tabular_arms(probe))]
     for done, (name, arms) in enumerate(jobs):
-        curves = simulate(arms, rule, rounds, pool, seed + done)
+        # Arms without shared parameters have as many as there are, none of them sampled.
+        curves = simulate(arms, rule if name == "tabular" else held, rounds, pool, seed + done)
         share = -(-spec.members // sum(other == name for other, _ in jobs))
         members[name].append(ensemble_of_means(curves["reward"], replicas, share, seed + done))
         success[name].append(curves["success"].mean(axis=0))
@@ -86,6 +100,37 @@ def forecast(
         step,
         time.perf_counter() - started,
     )
+
+
+def held_rule(probe: Probe, rule: Rule) -> Rule:
+    """The rule as it acts on the parameters that the probe holds: of a sample the norm is sqrt(share) of the whole's.
+
+    Errors: ValueError for an optimiser that acts on parameters, where the probe holds none.
+    """
+    if rule.optimiser.linear:
+        return rule
+    if probe.scores is None:
+        raise ValueError(
+            f"optimiser {rule.optimiser.kind}{'' if rule.optimiser.kind == 'adam' else ' with clip_norm'} acts on "
+            "parameters, and the probe holds the scores of none; give probe.coordinates (--coordinates 4096)"
+        )
+    norm = rule.optimiser.clip_norm
+    if norm is None or probe.share == 1:
+        return rule
+    optimiser = rule.optimiser.model_copy(update={"clip_norm": norm * probe.share**0.5})
+    return rule.model_copy(update={"optimiser": optimiser})
+
+
+def scored(
+    probe: Probe, tree: ResponseTree, coefficient: NDArray[np.floating], tokens: int | None = None
+) -> ScoredTree:
+    """A tree of the probe with the scores (E, P') of its edges in the parameters that the probe holds.
+
+    What `Probe.tree` adds to the kernel so that a tail's response meets itself only as often as two draws coincide
+    is no inner product, and is left out: a tail of few members moves a little too far.
+    """
+    assert probe.scores is not None
+    return ScoredTree.from_tree(tree, coefficient @ probe.scores, probe.share, tokens)
 
 
 def tabular_arms(probe: Probe) -> Arms:
@@ -104,11 +149,17 @@ def tabular_arms(probe: Probe) -> Arms:
 
 
 def largest_step(probe: Probe, rule: Rule) -> float:
-    """Nats by which one pull of a correct response moves its own log probability: eta w K(y, y), mass-weighted."""
-    tree = probe.tree()
+    """Nats by which one pull of a correct response moves its own log probability, mass-weighted.
+
+    eta w K(y, y); under Adam, whose first step is eta in every parameter whatever the weight, eta |g(y)|_1.
+    """
+    tree, coefficient = probe.tree_and_scores()
     right = tree.reward > 0
-    own = np.diag(tree.sequence_kernel())
     share = tree.leaf_probability() * right
+    if rule.optimiser.kind == "adam" and probe.scores is not None:
+        own = np.abs(tree.path @ (coefficient @ probe.scores)).sum(axis=1) / probe.share
+        return float(rule.optimiser.eta * (share @ own) / share.sum())
+    own = np.diag(tree.sequence_kernel())
     return float(rule.optimiser.eta * _success_weight(rule) * (share @ own) / share.sum())
 
 
@@ -144,7 +195,9 @@ def predicted_success(
         rewards: (S, T, n) their rewards.
     """
     leaves = leaves_of(probe, tokens, rewards)
-    return np.asarray(replay(TreeArms.from_tree(probe.tree()), rule, leaves, rewards))
+    tree, coefficient = probe.tree_and_scores()
+    arms = TreeArms.from_tree(tree) if rule.optimiser.linear else scored(probe, tree, coefficient)
+    return np.asarray(replay(arms, held_rule(probe, rule), leaves, rewards))
 
 
 def leaves_of(

@@ -58,6 +58,30 @@ AdapterBlocks = Annotated[
         help="Blocks from the top that are trained: a number, or all. Default: 4, of tiny-arithmetic all."
     ),
 ]
+Full = Annotated[
+    bool,
+    typer.Option(
+        "--full",
+        help="Train every parameter of the model in place of adapters; needs --replicas 1, and --sketch if large.",
+    ),
+]
+Sketch = Annotated[
+    int | None,
+    typer.Option(
+        help="Coordinates that scores are sketched to in the probe. Default: none, they are kept whole."
+    ),
+]
+Optimiser = Annotated[
+    str | None,
+    typer.Option(help="sgd or adam (AdamW with torch's own numbers). Default: the rule's own."),
+]
+Coordinates = Annotated[
+    int | None,
+    typer.Option(
+        help="Parameters that are simulated where the optimiser acts on parameters. Default: 4096 for adam and clips."
+    ),
+]
+COORDINATES = 4096
 Precision = Annotated[
     float | None,
     typer.Option(
@@ -77,20 +101,37 @@ Out = Annotated[Path, typer.Option(help="Run folder. The same call again goes on
 
 
 def training_fields(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a `TrainingSpec` that a command's options name, which are given by the names they have there."""
+    """The fields of a `TrainingSpec` that a command's options name, which are given by the names they have there.
+
+    Commands without `full`, `optimiser` and `coordinates` leave them out.
+    """
     from experiments.specs import ModelSpec, ProbeSpec
-    from llm_bridge.adapters import AdapterSpec
-    from theory.rules.dialects import preset
+    from theory.rules.dialects import optimised, preset
 
     fields = {name: given[name] for name in ("rounds", "replicas", "max_tokens", "seed")}
     fields["model"] = ModelSpec(
         **{name: given[name] for name in ("device", "dtype", "source")}, name=given["model"]
     )
-    fields["rule"] = preset(given["rule"], eta=given["eta"], rollouts=given["rollouts"])
-    fields["probe"] = ProbeSpec(rollouts=given["probe_rollouts"], precision=given["precision"])
-    if given["adapter_blocks"] is not None:
-        fields["adapter"] = AdapterSpec(blocks=given["adapter_blocks"])
-    return fields
+    rule = preset(given["rule"], eta=given["eta"], rollouts=given["rollouts"])
+    fields["rule"] = optimised(rule, given.get("optimiser"))
+    probe = {name: given[name] for name in ("precision", "sketch")}
+    if "coordinates" in given:
+        linear = fields["rule"].optimiser.linear
+        probe["coordinates"] = given["coordinates"] or (None if linear else COORDINATES)
+    fields["probe"] = ProbeSpec(rollouts=given["probe_rollouts"], **probe)
+    return fields | _adapter(given.get("full", False), given["adapter_blocks"])
+
+
+def _adapter(full: bool, blocks: str | None) -> dict[str, Any]:
+    """The field `adapter` of a spec, where the command line says something of it."""
+    from llm_bridge.adapters import AdapterSpec
+    from llm_bridge.full import FullSpec
+
+    if full and blocks is not None:
+        raise ValueError("--full trains every block and --adapter-blocks names some; give one of them")
+    if full:
+        return {"adapter": FullSpec()}
+    return {} if blocks is None else {"adapter": AdapterSpec(blocks=blocks)}  # pyright: ignore[reportArgumentType]
 
 
 def asked_of(

@@ -36,6 +36,8 @@ def save_probe(out: Path, probe: Probe, stage: str) -> None:
         "tree_length": tree.length,
         "tree_kernel": tree.kernel,
     }
+    if probe.scores is not None:
+        arrays["scores"], arrays["share"] = probe.scores, np.array(probe.share)
     with replacing(out / "probe.safetensors") as temporary:
         save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, temporary, {"stage": stage})
     low, high = probe.p0_interval()
@@ -94,7 +96,7 @@ def load_probe(out: Path, stage: str) -> Probe | None:
         leaf_cut=meta["leaf_cut"],
         keep=meta["keep"],
     )
-    return Probe(responses, layout, a["gram"], meta)
+    return Probe(responses, layout, a["gram"], meta, a.get("scores"), float(a.get("share", 1.0)))
 
 
 def read_probe(folder: Path) -> Probe:

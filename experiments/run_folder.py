@@ -12,6 +12,7 @@ from typing import Any
 from experiments import store
 from experiments.warning import ForecastWarning
 from llm_bridge.adapters import AdapterSpec
+from llm_bridge.full import FullSpec
 from llm_bridge.models import LanguageModel, load_model
 from llm_bridge.plain import PlainModel, open_model
 from llm_bridge.split import SplitModel
@@ -73,7 +74,7 @@ class TrainingFolder(RunFolder):
         super().__post_init__()
 
 
-def split_of(model: LanguageModel, adapter: AdapterSpec) -> SplitModel:
+def split_of(model: LanguageModel, adapter: AdapterSpec | FullSpec) -> SplitModel:
     """The model with its adapters. Warns: `PlainPathWarning`, where it is run whole because it cannot be split."""
     split = open_model(model.model, adapter)
     if isinstance(split, PlainModel):

@@ -162,10 +162,12 @@ def central_band(ensemble: ArrayLike, level: float) -> tuple[Array, Array]:
 def replica_spread(outcomes: ArrayLike, width: int) -> tuple[Array, Array]:
     """Mean minus and plus one standard deviation over replicas of their smoothed curves, cut to [0, 1].
 
-    outcomes: (S, T) rewards, S >= 2; width: rounds, odd.  Returns two (T,) arrays.  Besides how differently
-    the replicas learn, the spread holds the 0/1 noise of one window, sqrt(p (1 - p) / width).
+    outcomes: (S, T) rewards; width: rounds, odd.  Returns two (T,) arrays, of one replica its curve twice.  Besides
+    how differently the replicas learn, the spread holds the 0/1 noise of one window, sqrt(p (1 - p) / width).
     """
     curves = smooth(outcomes, width)
+    if len(curves) == 1:
+        return curves[0], curves[0]
     mean, deviation = curves.mean(axis=0), curves.std(axis=0, ddof=1)
     return np.clip(mean - deviation, 0, 1), np.clip(mean + deviation, 0, 1)
 

@@ -12,6 +12,7 @@ import tomli_w
 from pydantic import Field, ValidationError, model_validator
 
 from llm_bridge.adapters import AdapterSpec
+from llm_bridge.full import FullSpec
 from llm_bridge.probe import BATCH
 from llm_bridge.queries import Query
 from theory.rules.rule import Rule
@@ -36,6 +37,8 @@ class ProbeSpec(Spec):
     """How the base model is probed: N rollouts; where the tree is cut (expected visits of the N).
 
     precision: relative half-width of p0's 95% interval at which the probe may stop early, `rollouts` being the most.
+    coordinates: parameters of which the scores themselves are kept, for an optimiser that acts on parameters.
+    sketch: coordinates that each score is sketched to before the kernel is made of them; None keeps them whole.
     """
 
     rollouts: Count = 2048
@@ -45,6 +48,10 @@ class ProbeSpec(Spec):
     precision: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         default=None, exclude_if=lambda precision: precision is None
     )
+
+    sketch: Count | None = Field(default=None, exclude_if=lambda sketch: sketch is None)
+
+    coordinates: Count | None = Field(default=None, exclude_if=lambda coordinates: coordinates is None)
 
     @model_validator(mode="after")
     def _stoppable(self) -> ProbeSpec:
@@ -104,13 +111,36 @@ class TrainingSpec(FileSpec):
 
     model: ModelSpec = ModelSpec()
     rule: Rule
-    adapter: AdapterSpec = Field(default_factory=default_adapter)
+    adapter: AdapterSpec | FullSpec = Field(default_factory=default_adapter)
     rounds: Count = 80
-    replicas: Annotated[int, Field(ge=2)] = 32
+    replicas: Count = 32
     max_tokens: Count = 10
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     probe: ProbeSpec = ProbeSpec()
     forecast: ForecastSpec = ForecastSpec()
+
+    @model_validator(mode="after")
+    def _coordinates_are_read(self) -> TrainingSpec:
+        if self.probe.coordinates is not None and self.rule.optimiser.linear:
+            raise ValueError(
+                f"probe.coordinates = {self.probe.coordinates} with optimiser {self.rule.optimiser.kind}, which the "
+                "kernel carries; leave coordinates out (--coordinates), or choose adam (--optimiser adam)"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _replicas_there_is_room_for(self) -> TrainingSpec:
+        full = isinstance(self.adapter, FullSpec)
+        if full and self.replicas != 1:
+            raise ValueError(
+                f"replicas = {self.replicas} with full parameters, of which only one copy is held; give 1 "
+                "(--replicas 1), and another seed for another run"
+            )
+        if not full and self.replicas < 2:
+            raise ValueError(
+                f"replicas = {self.replicas}; give at least 2 (--replicas), or full parameters (--full)"
+            )
+        return self
 
 
 class RunSpec(TrainingSpec):

@@ -18,6 +18,7 @@ from experiments.probe_store import load_probe, save_probe
 from experiments.run_folder import TrainingFolder
 from experiments.specs import RunSpec
 from llm_bridge.asked import Question
+from llm_bridge.full import FullSpec
 from llm_bridge.models import LanguageModel
 from llm_bridge.probe import measure
 from llm_bridge.queries import Query
@@ -67,6 +68,8 @@ class Run(TrainingFolder):
             cut=self.spec.probe.cut,
             leaf_cut=self.spec.probe.leaf_cut,
             precision=self.spec.probe.precision,
+            sketch=self.spec.probe.sketch,
+            coordinates=self.spec.probe.coordinates,
             # Wrong paths too, though a raw reward never pulls them: what stays in a rest moves as one arm, while
             # its tokens in truth move apart, and the forecast comes out too high late (`late_errors`).
             keep="all",
@@ -83,6 +86,12 @@ class Run(TrainingFolder):
         found = load_forecast(self.out, stage)
         if found is not None:
             return found
+        decay = getattr(self.spec.rule.optimiser, "weight_decay", 0)
+        if decay and isinstance(self.spec.adapter, FullSpec):
+            raise ValueError(
+                f"weight_decay = {decay} with full parameters pulls them towards zero, which no forecast around the "
+                "base model holds; give weight_decay 0, or train adapters, whose zero is the base model"
+            )
         probe = self.probe()
         made = forecast(
             probe,

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-Factors = dict[str, tuple[Tensor, Tensor]]
+Factors = dict[str, tuple[Tensor, ...]]
+"""Of each map its A and B, or of full parameters each tensor itself; the leading axis is the replica."""
 
 
 class AdapterSpec(BaseModel):
@@ -77,7 +78,14 @@ def _by_rows(x: Tensor, down: Tensor) -> Tensor:
 
 
 class Adapters:
-    """The adapted maps of a list of blocks; factors are passed in, so that any number of replicas share it."""
+    """The adapted maps of a list of blocks; factors are passed in, so that any number of replicas share it.
+
+    at_once: how many replicas, or rows that own their factors, may lie side by side; None is any number.
+    parts: what the tensors of one name are called.
+    """
+
+    at_once: int | None = None
+    parts = ("down", "up")
 
     def __init__(self, blocks: nn.ModuleList, spec: AdapterSpec) -> None:
         self.spec = spec
@@ -109,6 +117,12 @@ class Adapters:
                 down = down.clone()
             factors[name] = (down, torch.zeros(replicas, out, self.spec.rank).to(weight))
         return factors
+
+    def own(self, factors: Factors, rows: int) -> Factors:
+        """Factors of one replica (leading axis 1), a copy of what is trained for each of `rows` rows."""
+        both = self.spec.trained == "both"
+        wide = ((name, *(x.expand(rows, -1, -1) for x in pair)) for name, pair in factors.items())
+        return {name: (down.clone() if both else down, up.clone()) for name, down, up in wide}
 
     @contextmanager
     def use(self, factors: Factors | None, rows: Tensor | None = None) -> Iterator[None]:

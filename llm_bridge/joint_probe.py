@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from llm_bridge.asked import Question
-from llm_bridge.probe import NoCorrectRollout, Progress, survey
+from llm_bridge.probe import NoCorrectRollout, Progress, noted, reduction_of, survey, trained
 from llm_bridge.rollouts import read_prompt
 from llm_bridge.scores import atom_scores
 from llm_bridge.split import SplitModel
@@ -35,19 +35,21 @@ def measure_jointly(
     leaf_cut: float = 3.0,
     keep: Literal["correct", "all"] = "all",
     precision: float | None = None,
+    sketch: int | None = None,
     progress: Progress | None = None,
 ) -> JointProbe:
     """Probe every query, and multiply all scores with one another.
 
     Scores are kept in a temporary file, so that memory is bounded whatever the number of queries; the file needs
-    4 bytes per trained parameter and score.
+    4 bytes per trained parameter and score, or per coordinate of a sketch.
 
     Arguments: see `llm_bridge.probe.measure`; rollouts and precision are of each query.
     Errors: `NoCorrectRollout`, naming the query's place, where one has no correct rollout: there is nothing to
         forecast it from. OSError where the temporary folder has no room.
     """
     started = time.perf_counter()
-    width = sum(x.numel() for x in split.adapters.trainable(split.adapters.fresh(1)))
+    reduction = reduction_of(split, sketch, seed)
+    width = sketch or trained(split)
     surveys = []
     with tempfile.TemporaryFile() as file:
         for q, question in enumerate(questions):
@@ -60,7 +62,7 @@ def measure_jointly(
                 )  # fmt: skip
             except NoCorrectRollout:
                 raise NoCorrectRollout(rollouts, f"query {q + 1} of {len(questions)}: ") from None
-            scores = atom_scores(split, prompt, split.adapters.fresh(1), layout.atoms)
+            scores = atom_scores(split, prompt, split.adapters.fresh(1), layout.atoms, reduction=reduction)
             file.write(scores.float().cpu().numpy().tobytes())
             surveys.append((responses, layout, meta))
             if progress is not None:
@@ -74,7 +76,7 @@ def measure_jointly(
     probes = []
     for q, (responses, layout, meta) in enumerate(surveys):
         own = slice(starts[q], starts[q + 1])
-        meta |= {"seconds": (time.perf_counter() - started) / len(surveys), "query": q}
+        meta |= {"seconds": (time.perf_counter() - started) / len(surveys), "query": q, **noted(reduction)}
         probes.append(Probe(responses, layout, whole[own, own], meta))
     return JointProbe(tuple(probes), whole)
 

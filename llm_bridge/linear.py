@@ -27,8 +27,9 @@ def linear_logits(
     """
     if split.adapters.spec.trained != "up":
         raise ValueError(
-            f"adapter.trained is {split.adapters.spec.trained!r}: at the base model the first-order change of A "
-            'is zero, so there is no linearised network to compare with; use trained = "up"'
+            f"adapter.trained is {split.adapters.spec.trained!r}: at the base model the first-order change of A is "
+            "zero, and of full parameters no tangent is held, so there is no linearised network to compare with; "
+            'use trained = "up"'
         )
     with fwd.dual_level():
         with warnings.catch_warnings():

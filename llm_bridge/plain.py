@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel
 
 from llm_bridge.adapters import Adapters, AdapterSpec, Factors
+from llm_bridge.full import FullParameters, FullSpec
 from llm_bridge.rollouts import Prompt, Rollouts, read_responses
-from llm_bridge.split import SplitModel, Stage, State, UnknownLayout, seen_by
+from llm_bridge.split import SplitModel, Stage, State, UnknownLayout, depth_of, seen_by
 
 
 class PlainModel(SplitModel):
@@ -28,15 +29,49 @@ class PlainModel(SplitModel):
     Valid when: the model is causal and needs nothing but `input_ids`. It costs a whole forward pass per token.
     """
 
-    def __init__(self, model: PreTrainedModel, spec: AdapterSpec, reason: str = "") -> None:
+    def __init__(self, model: PreTrainedModel, spec: AdapterSpec | FullSpec, reason: str = "") -> None:
         self.reason = reason
         blocks = blocks_of(model)
         self.trunk = _Tokens()
         self.head = _Whole(model)
-        self.adapters = Adapters(blocks[len(blocks) - spec.of(len(blocks)) :], spec)
+        if isinstance(spec, FullSpec):
+            self.adapters = FullParameters(model, spec)
+        else:
+            self.adapters = Adapters(blocks[len(blocks) - spec.of(len(blocks)) :], spec)
 
     def logits(self, hidden: Tensor) -> Tensor:
         return hidden
+
+
+class FullModel(SplitModel):
+    """A split model whose trunk hands tokens on, since the embeddings move too; the head keeps keys and values.
+
+    Errors: `UnknownLayout` for a model that `SplitModel` cannot split.
+    """
+
+    def __init__(self, model: PreTrainedModel, spec: FullSpec) -> None:
+        self.trunk = _Tokens()
+        self.head = _FromTokens(model, 0, depth_of(model), closing=True)
+        self.output: Any = model.get_output_embeddings()
+        self.adapters = FullParameters(model, spec)
+
+
+class _FromTokens(Stage):
+    """All blocks, from (rows, tokens, 1) token ids to hidden states."""
+
+    def run(
+        self,
+        *,
+        tokens: Tensor | None = None,
+        hidden: Tensor | None = None,
+        past: State | None = None,
+        padding: Tensor | None = None,
+    ) -> tuple[Tensor, State]:
+        assert hidden is not None and tokens is None
+        return super().run(tokens=hidden[:, :, 0], past=past, padding=padding)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.body(input_ids=hidden[:, :, 0], use_cache=False).last_hidden_state
 
 
 class _Tokens(Stage):
@@ -86,13 +121,13 @@ class _Whole(Stage):
         return self.body(input_ids=hidden[:, :, 0], use_cache=False).logits
 
 
-def open_model(model: PreTrainedModel, spec: AdapterSpec) -> SplitModel:
+def open_model(model: PreTrainedModel, spec: AdapterSpec | FullSpec) -> SplitModel:
     """The model split where its layout is known and the two halves give its own logits; else the plain path.
 
     Errors: ValueError where neither can be: the model keeps its blocks in no list, or has no linear maps there.
     """
     try:
-        split = SplitModel(model, spec)
+        split = FullModel(model, spec) if isinstance(spec, FullSpec) else SplitModel(model, spec)
     except UnknownLayout as error:
         return PlainModel(model, spec, f"{error} Until then every token costs a whole forward pass.")
     # Some models do more between the last layer and the logits (a cap, a scale) than a split model knows of.

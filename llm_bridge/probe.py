@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from llm_bridge.rollouts import Prompt, Rollouts, open_prompt, read_prompt, sample, uniforms
 from llm_bridge.scores import atom_scores, gram
+from llm_bridge.sketch import Coordinates, Reduction, Sketch
 from llm_bridge.split import SplitModel
 from theory.prefix_tree import PrefixTree, Responses, Tokens, grow
 from theory.probe import Probe
@@ -20,6 +21,8 @@ from theory.probe import Probe
 Progress = Callable[[str, int, int], None]
 PROBE_STREAM, SCREEN_STREAM = 2**63, 2**63 + 1
 """Replica numbers of the probe's draws and of the screening's: no training replica can have them."""
+LARGEST = 2**25
+"""Trained parameters of which whole scores may be kept: 128 MB each in float32, and a probe has hundreds."""
 BATCH = 256
 """Rollouts sampled at once, and between two looks at the precision reached."""
 
@@ -39,6 +42,8 @@ def measure(
     keep: Literal["correct", "all"] = "correct",
     batch: int = BATCH,
     precision: float | None = None,
+    sketch: int | None = None,
+    coordinates: int | None = None,
     progress: Progress | None = None,
 ) -> Probe:
     """Probe one query on the base model.
@@ -49,9 +54,15 @@ def measure(
         cut, leaf_cut, keep: see `theory.prefix_tree.grow`.
         batch: rollouts sampled at once; each prefix in a batch is computed once.
         precision: stop after the first batch at which p0 is `known_to` it, `rollouts` being the most; None draws all.
-    Errors: `NoCorrectRollout` where none of the N rollouts is correct: there is nothing to forecast from.
+        sketch: d, coordinates that scores are sketched to before they are multiplied (`llm_bridge.sketch`); its
+            error is in the probe's meta. None multiplies the scores themselves.
+        coordinates: parameters of which the probe keeps the scores themselves, for optimisers that no kernel carries.
+    Errors: `NoCorrectRollout` where none of the N rollouts is correct: there is nothing to forecast from. ValueError
+        as from `reduction_of`.
     """
     started = time.perf_counter()
+    reduction = reduction_of(split, sketch, seed)
+    sample_of = None if coordinates is None else Coordinates(coordinates, trained(split), seed)
     prompt = read_prompt(split, prompt_tokens)
     responses, layout, meta = survey(
         split, prompt, reward_of, end_tokens=end_tokens, vocabulary=vocabulary, rollouts=rollouts,
@@ -63,10 +74,55 @@ def measure(
         prompt,
         split.adapters.fresh(1),
         layout.atoms,
+        reduction=_both(reduction, sample_of),
         progress=None if progress is None else lambda done, total: progress("scores", done, total),
     )
-    meta["seconds"] = time.perf_counter() - started
-    return Probe(responses, layout, gram(scores).numpy(), meta)
+    meta |= {"seconds": time.perf_counter() - started, **noted(reduction)}
+    if sample_of is None:
+        return Probe(responses, layout, gram(scores).numpy(), meta)
+    sampled, scores = scores[:, : len(sample_of.places)], scores[:, len(sample_of.places) :]
+    return Probe(responses, layout, gram(scores).numpy(), meta, sampled.cpu().numpy(), sample_of.share)
+
+
+def trained(split: SplitModel) -> int:
+    """How many parameters of one replica are trained."""
+    return sum(x.numel() for x in split.adapters.trainable(split.adapters.fresh(1)))
+
+
+def _both(sketch: Sketch | None, sample_of: Coordinates | None) -> Reduction | None:
+    """The sampled coordinates, where there are any, before the sketch or else the whole gradient."""
+    if sample_of is None:
+        return sketch
+
+    def reduce(grads: Sequence[torch.Tensor]) -> torch.Tensor:
+        whole = torch.cat([g.reshape(len(g), -1) for g in grads], dim=1) if sketch is None else sketch(grads)
+        return torch.cat([sample_of(grads).to(whole), whole], dim=1)
+
+    return reduce
+
+
+def reduction_of(split: SplitModel, sketch: int | None, seed: int) -> Sketch | None:
+    """The sketch of this many coordinates; none where none is asked for.
+
+    Errors: ValueError for a sketch of as many coordinates as are trained, and for too many trained without one.
+    """
+    width = trained(split)
+    if sketch is not None and sketch >= width:
+        raise ValueError(
+            f"sketch = {sketch}, but only {width} parameters are trained; give fewer coordinates, or no sketch"
+        )
+    if sketch is None and width > LARGEST:
+        raise ValueError(
+            f"{width:,} parameters are trained: a score of each would not fit in memory; give a sketch "
+            "(--sketch 16384)"
+        )
+    return None if sketch is None else Sketch(sketch, seed)
+
+
+def noted(reduction: Sketch | None) -> dict[str, object]:
+    """What a probe's meta says of its sketch: sketch_error is the standard deviation of an inner product of a vector
+    with itself, as a share; of two vectors it is less, as a share of |a| |b|."""
+    return {} if reduction is None else {"sketch": reduction.size, "sketch_error": reduction.error}
 
 
 def survey(

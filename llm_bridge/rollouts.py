@@ -108,7 +108,7 @@ def open_prompt(split: SplitModel, prompt: Prompt, factors: Factors | None, rows
     """The prompt through the head of each replica in `rows`."""
     with split.adapters.use(factors, rows):
         hidden, past = split.head.run(hidden=prompt.hidden.expand(len(rows), -1, -1))
-    return Opening(past, split.logits(hidden[:, -1]), rows, torch.zeros_like(rows))
+        return Opening(past, split.logits(hidden[:, -1]), rows, torch.zeros_like(rows))
 
 
 @torch.no_grad()
@@ -172,7 +172,7 @@ def sample(
                 past=select(head, leaf[0].to(device)),
                 padding=None if padding is None else padding[leaf[2].to(device)],
             )
-        logits = split.logits(last[:, -1])
+            logits = split.logits(last[:, -1])
     return Rollouts(tokens, logprobs, (tokens >= 0).sum(axis=1), ended, hiddens)
 
 
@@ -214,7 +214,7 @@ def response_logits(
     """
     with split.adapters.use(factors, rows):
         out = read_whole(split, prompt, rows, hidden[:, : tokens.shape[1] - 1])
-    return split.logits(out[tokens >= 0])
+        return split.logits(out[tokens >= 0])
 
 
 def chosen(logits: Tensor, tokens: Tensor) -> Tensor:

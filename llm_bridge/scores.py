@@ -12,6 +12,7 @@ from torch import Tensor
 
 from llm_bridge.adapters import Factors
 from llm_bridge.rollouts import Prompt, read_responses
+from llm_bridge.sketch import Reduction
 from llm_bridge.split import SplitModel
 from theory.prefix_tree import Atom, Tokens
 
@@ -22,6 +23,7 @@ def atom_scores(
     factors: Factors,
     atoms: Sequence[Atom],
     *,
+    reduction: Reduction | None = None,
     chunk: int = 32,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
@@ -31,22 +33,23 @@ def atom_scores(
     Arguments:
         factors: factors of one replica (leading axis 1).
         atoms: see `theory.prefix_tree.Atom`.
+        reduction: reduces each batch's gradients at once, so that no more than one batch's are held.
     """
+    chunk = min(chunk, split.adapters.at_once or chunk)
     order = sorted(range(len(atoms)), key=lambda i: len(atoms[i].tokens))
     read = _trunk_of(split, prompt, [_read_of(atom) for atom in atoms], chunk)
     blocks: list[Tensor] = []
     done = 0
     for first in range(0, len(order), chunk):
         batch = [atoms[i] for i in order[first : first + chunk]]
-        trains_both = split.adapters.spec.trained == "both"
-        own = {}
-        for name, (down, up) in factors.items():
-            down, up = (x.expand(len(batch), -1, -1) for x in (down, up))
-            own[name] = (down.clone() if trains_both else down, up.clone())
+        own = split.adapters.own(factors, len(batch))
         leaves = split.adapters.trainable(own)
         total = _log_probabilities(split, prompt, own, batch, read).sum()
         grads = torch.autograd.grad(total, leaves)
-        blocks.append(torch.cat([g.reshape(len(batch), -1) for g in grads], dim=1))
+        if reduction is None:
+            blocks.append(torch.cat([g.reshape(len(batch), -1) for g in grads], dim=1))
+        else:
+            blocks.append(reduction(grads))
         done += len(batch)
         if progress is not None:
             progress(done, len(atoms))
@@ -71,21 +74,21 @@ def displaced(
         shares: (S, M) how much of each atom's score a replica has moved along.
     """
     base = split.adapters.fresh(1)
+    moved = split.adapters.fresh(len(shares))
     leaves = split.adapters.trainable(base)
     totals = [torch.zeros(len(shares), *leaf.shape[1:]).to(leaf) for leaf in leaves]
     order = sorted(range(len(atoms)), key=lambda i: len(atoms[i].tokens))
     read = _trunk_of(split, prompt, [_read_of(atom) for atom in atoms], chunk)
     for first in range(0, len(order), chunk):
         part = order[first : first + chunk]
-        own = {name: tuple(x.expand(len(part), -1, -1) for x in pair) for name, pair in base.items()}
-        logs = _log_probabilities(split, prompt, own, [atoms[i] for i in part], read)  # pyright: ignore[reportArgumentType]
+        rows = torch.zeros(len(part), dtype=torch.long, device=prompt.hidden.device)
+        logs = _log_probabilities(split, prompt, base, [atoms[i] for i in part], read, rows)
         for s, row in enumerate(torch.from_numpy(np.asarray(shares)[:, part])):
             grads = torch.autograd.grad(logs, leaves, row.to(logs), retain_graph=s + 1 < len(shares))
             for total, grad in zip(totals, grads, strict=True):
                 total[s] += grad[0]
         if progress is not None:
             progress(first + len(part), len(order))
-    moved = split.adapters.fresh(len(shares))
     with torch.no_grad():
         for parameter, total in zip(split.adapters.trainable(moved), totals, strict=True):
             parameter += total
@@ -127,21 +130,27 @@ def _trunk_of(
 
 
 def _log_probabilities(
-    split: SplitModel, prompt: Prompt, factors: Factors, atoms: Sequence[Atom], read: dict[Tokens, Tensor]
+    split: SplitModel,
+    prompt: Prompt,
+    factors: Factors,
+    atoms: Sequence[Atom],
+    read: dict[Tokens, Tensor],
+    replicas: Tensor | None = None,
 ) -> Tensor:
-    """(M,) log probability of each atom, each row with its own factors; `read` is the trunk's output of each."""
+    """(M,) log probability of each atom, under factors of its own or those of replicas (M,); `read` is the trunk's
+    output of each."""
     device, rows = prompt.hidden.device, len(atoms)
     hidden = torch.nn.utils.rnn.pad_sequence([read[_read_of(atom)] for atom in atoms], batch_first=True)
     whole = torch.cat([prompt.hidden.expand(rows, -1, -1), hidden], dim=1)
-    with split.adapters.use(factors):
-        out = split.head.forward(whole)[:, prompt.hidden.shape[1] - 1 :]
     # The output map is the dear part: only the positions that an atom scores pass through it.
     spans = [
         (atom.start, atom.start + 1 if atom.complement is not None else len(atom.tokens)) for atom in atoms
     ]
     row = torch.tensor([i for i, (first, last) in enumerate(spans) for _ in range(first, last)])
     column = torch.tensor([t for first, last in spans for t in range(first, last)])
-    logits = split.logits(out[row.to(device), column.to(device)])  # (positions, V)
+    with split.adapters.use(factors, replicas):
+        out = split.head.forward(whole)[:, prompt.hidden.shape[1] - 1 :]
+        logits = split.logits(out[row.to(device), column.to(device)])  # (positions, V)
     norms, values, done = logits.logsumexp(dim=1), [], 0
     for atom, (first, last) in zip(atoms, spans, strict=True):
         mine, total = logits[done : done + last - first], norms[done : done + last - first]

@@ -15,6 +15,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from llm_bridge.adapters import Adapters, AdapterSpec
+from llm_bridge.full import FullParameters
 
 State = list[tuple[Tensor, Tensor]]
 
@@ -99,21 +100,26 @@ class SplitModel:
     """
 
     def __init__(self, model: PreTrainedModel, spec: AdapterSpec) -> None:
-        body: Any = model.base_model
-        if not (isinstance(getattr(body, "layers", None), nn.ModuleList) and hasattr(body, "norm")):
-            raise UnknownLayout(
-                f"model type {model.config.model_type!r} has no `layers` and `norm`; "
-                "use a model of the Llama layout (Llama, Qwen2, SmolLM2, OLMo-2, Gemma 3, ...)"
-            )
-        depth = len(body.layers)
+        depth = depth_of(model)
         first = depth - spec.of(depth)
         self.trunk = Stage(model, 0, first, closing=False)
         self.head = Stage(model, first, depth, closing=True)
         self.output: Any = model.get_output_embeddings()
-        self.adapters = Adapters(self.head.blocks, spec)
+        self.adapters: Adapters | FullParameters = Adapters(self.head.blocks, spec)
 
     def logits(self, hidden: Tensor) -> Tensor:
         return self.output(hidden)
+
+
+def depth_of(model: PreTrainedModel) -> int:
+    """Blocks of a model of the Llama layout. Errors: `UnknownLayout` for another."""
+    body: Any = model.base_model
+    if not (isinstance(getattr(body, "layers", None), nn.ModuleList) and hasattr(body, "norm")):
+        raise UnknownLayout(
+            f"model type {model.config.model_type!r} has no `layers` and `norm`; "
+            "use a model of the Llama layout (Llama, Qwen2, SmolLM2, OLMo-2, Gemma 3, ...)"
+        )
+    return len(body.layers)
 
 
 def seen_by(padding: Tensor, before: int, new: int) -> dict[str, Tensor]:

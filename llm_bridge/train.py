@@ -277,8 +277,7 @@ class Trainer:
         every = self.rule.kl.refresh
         if every is not None and self.round and self.round % every == 0:
             self.reference = {
-                name: (down.detach().clone(), up.detach().clone())
-                for name, (down, up) in self.factors.items()
+                name: tuple(x.detach().clone() for x in pair) for name, pair in self.factors.items()
             }
 
     def _batch(self, rolled: Rollouts, query: NDArray[np.int64], rewards: NDArray[np.float64]) -> Batch:
@@ -352,8 +351,9 @@ class Trainer:
         tensors |= {f"factor.{i}": p.detach().clone() for i, p in enumerate(self.parameters)}
         tensors |= {f"optimiser.{name}": value for name, value in self.ascent.state().items()}
         if self.reference is not None:
-            for name, (down, up) in self.reference.items():
-                tensors |= {f"reference.down.{name}": down.clone(), f"reference.up.{name}": up.clone()}
+            for name, pair in self.reference.items():
+                sides = zip(self.split.adapters.parts, pair, strict=True)
+                tensors |= {f"reference.{side}.{name}": x.clone() for side, x in sides}
         return tensors
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
@@ -363,8 +363,8 @@ class Trainer:
                 parameter.copy_(tensors[f"factor.{i}"])
         self.rule_state = tuple(tensors[f"rule.{i}"].clone() for i in range(len(self.rule_state)))
         self.ascent.load_state(_under("optimiser.", tensors))
-        downs, ups = (_under(f"reference.{side}.", tensors) for side in ("down", "up"))
-        self.reference = {name: (downs[name], ups[name]) for name in downs} or None
+        sides = [_under(f"reference.{side}.", tensors) for side in self.split.adapters.parts]
+        self.reference = {name: tuple(side[name] for side in sides) for name in sides[0]} or None
         self.round = int(tensors["round"])
         self._moved(torch.arange(self.replicas))
 

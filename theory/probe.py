@@ -28,6 +28,8 @@ class Probe:
         layout: the prefix tree grown from them.
         gram: (M, M) inner products of the scores of the layout's M atoms.
         meta: what was measured, by what, and at which cost (JSON-able).
+        scores: (M, P') the scores themselves in P' of the parameters, where an optimiser will need them.
+        share: P' of all.
     Source: design of this project; Good (1953); McAllester and Schapire (2000) for the spread of N1 / N.
     Valid when: the rollouts are independent draws of the base model at temperature 1.
     """
@@ -36,6 +38,8 @@ class Probe:
     layout: PrefixTree
     gram: NDArray[np.floating]
     meta: dict[str, object] = field(default_factory=dict)
+    scores: NDArray[np.floating] | None = None
+    share: float = 1.0
 
     @property
     def found(self) -> float:

@@ -97,6 +97,16 @@ class ResponseTree:
         """p = sum over leaves of probability times reward, at state f (E,)."""
         return float(self.leaf_probability(f) @ self.reward)
 
+    def as_sequences(self) -> ResponseTree:
+        """The leaves as the edges of a single node: whole responses, with the sequence kernel."""
+        leaves = len(self.reward)
+        zeros = np.zeros(leaves, dtype=np.int64)
+        mass = self.leaf_probability()
+        path = np.eye(leaves, dtype=self.path.dtype)
+        return ResponseTree(
+            zeros, mass / mass.sum(), path, self.reward, zeros, self.length, self.sequence_kernel()
+        )
+
     def sequence_kernel(self) -> Floats:
         """(L, L) kernel of whole responses: the score of a response is the sum of its edges' scores."""
         path = self.path.astype(self.kernel.dtype)

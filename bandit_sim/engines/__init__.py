@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from bandit_sim.arms import Arms, ParticleArms, TreeArms
 from bandit_sim.contexts import Contexts
-from bandit_sim.engines import contexts, dense, kernel, tree, tree_kernel
+from bandit_sim.engines import contexts, dense, kernel, tree, tree_kernel, tree_scores
 from bandit_sim.engines.engine import Engine
+from bandit_sim.scored_tree import ScoredTree
 from bandit_sim.token_tree import TokenTree
 
-__all__ = ["AnyArms", "Engine", "contexts", "dense", "engine_for", "kernel", "tree", "tree_kernel"]
+__all__ = [
+    "AnyArms",
+    "Engine",
+    "contexts",
+    "dense",
+    "engine_for",
+    "kernel",
+    "tree",
+    "tree_kernel",
+    "tree_scores",
+]
 
-AnyArms = Arms | ParticleArms | TreeArms | TokenTree | Contexts
+AnyArms = Arms | ParticleArms | TreeArms | ScoredTree | TokenTree | Contexts
 
 
 def engine_for(arms: AnyArms) -> Engine:
@@ -22,11 +33,13 @@ def engine_for(arms: AnyArms) -> Engine:
             return kernel
         case TreeArms():
             return tree_kernel
+        case ScoredTree():
+            return tree_scores
         case TokenTree():
             return tree
         case Contexts():
             return contexts
     raise TypeError(
-        f"arms is a {type(arms).__name__}; give Arms, ParticleArms, TreeArms, TokenTree or Contexts "
+        f"arms is a {type(arms).__name__}; give Arms, ParticleArms, TreeArms, ScoredTree, TokenTree or Contexts "
         "(a LazyTree runs by `simulate` alone)"
     )

@@ -109,17 +109,27 @@ def _taken(arms: TreeArms, state: jax.Array, choices: jax.Array, weights: jax.Ar
     return jnp.sum(path * mean[:, jnp.asarray(arms.depth)], axis=0)
 
 
-def direction(arms: TreeArms, state: jax.Array, choices: jax.Array, weights: jax.Array) -> jax.Array:
+def gradient(arms: TreeArms, state: jax.Array, choices: jax.Array, weights: jax.Array) -> jax.Array:
+    """(E,) c: what the weights pull along each edge's score."""
     taken = _taken(arms, state, choices, weights)
     pi = jnp.exp(_edge_log_probabilities(arms, state))
-    return metric(arms, taken - pi * _node_sum(arms, taken))
+    return taken - pi * _node_sum(arms, taken)
+
+
+def direction(arms: TreeArms, state: jax.Array, choices: jax.Array, weights: jax.Array) -> jax.Array:
+    return metric(arms, gradient(arms, state, choices, weights))
 
 
 def entropy_direction(arms: TreeArms, state: jax.Array, choices: jax.Array, weights: jax.Array) -> jax.Array:
+    return metric(arms, entropy_gradient(arms, state, choices, weights))
+
+
+def entropy_gradient(arms: TreeArms, state: jax.Array, choices: jax.Array, weights: jax.Array) -> jax.Array:
+    """(E,) the gradient of the weighted entropies with respect to each edge's logit."""
     passed = _node_sum(arms, _taken(arms, state, choices, weights))
     logs = _edge_log_probabilities(arms, state)
     pi = jnp.exp(logs)
-    return metric(arms, passed * pi * (-logs - _node_sum(arms, -pi * logs)))
+    return passed * pi * (-logs - _node_sum(arms, -pi * logs))
 
 
 def greedy(arms: TreeArms, state: jax.Array, queries: jax.Array) -> jax.Array:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from bandit_sim import TreeArms, simulate
 from experiments.exact import enumerate_model
-from experiments.forecast import forecast, largest_step, tabular_arms
+from experiments.forecast import forecast, held_rule, largest_step, scored, tabular_arms
 from experiments.specs import ForecastSpec
 from experiments.warning import ForecastWarning
 from llm_bridge.adapters import AdapterSpec
@@ -16,7 +18,7 @@ from llm_bridge.models import load_model
 from llm_bridge.probe import measure
 from theory.probe import Probe
 from theory.rules.dialects import preset
-from theory.rules.optimiser import Adam
+from theory.rules.optimiser import SGD, Adam
 from theory.rules.rule import Rule
 
 SMALL = ForecastSpec(bootstraps=2, seeds=32, members=40)
@@ -50,9 +52,38 @@ def test_no_warning_at_a_small_step_and_one_with_the_number_at_a_large_one(probe
     assert largest_step(probe, wild) == pytest.approx(1e6 * largest_step(probe, gentle))
 
 
-def test_adam_is_refused_with_the_reason(probe: Probe) -> None:
-    with pytest.raises(ValueError, match="kernel carries function values"):
+def test_adam_needs_the_scores_themselves(probe: Probe) -> None:
+    with pytest.raises(ValueError, match=r"optimiser adam acts on parameters.*--coordinates 4096"):
         forecast(probe, Rule(optimiser=Adam(eta=0.01)), rounds=3, replicas=4, spec=SMALL)
+    with pytest.raises(ValueError, match=r"optimiser sgd with clip_norm acts on parameters"):
+        forecast(probe, Rule(optimiser=SGD(eta=0.01, clip_norm=1.0)), rounds=3, replicas=4, spec=SMALL)
+
+
+def test_an_optimiser_on_all_parameters_is_the_kernels_where_it_is_linear(probe: Probe) -> None:
+    """A clip that never bites is SGD, which the kernel carries: the same success but for the tails' correction."""
+    tree, coefficient = probe.tree_and_scores()
+    # Any factor of the kernel will do for scores; the correction of the tails is no inner product and stays out.
+    values, vectors = np.linalg.eigh(probe.gram)
+    held = replace(probe, scores=vectors * np.sqrt(np.maximum(values, 0)))
+    plain = replace(tree, kernel=coefficient @ probe.gram @ coefficient.T)
+    curves = [
+        simulate(arms, rule, 5, 64, 0, dtype="float64")["success"].mean(axis=0)
+        for arms, rule in (
+            (TreeArms.from_tree(plain), Rule(optimiser=SGD(eta=0.01))),
+            (scored(held, tree, coefficient), Rule(optimiser=SGD(eta=0.01, clip_norm=1e6))),
+        )
+    ]
+    np.testing.assert_allclose(*curves, rtol=1e-6)
+    made = forecast(held, Rule(optimiser=Adam(eta=1e-4)), rounds=3, replicas=4, spec=SMALL)
+    for name in ("kernel", "sequence_kernel", "tabular"):
+        assert made.success[name][0] == pytest.approx(probe.p0, rel=0.05)
+    assert made.success["kernel"][-1] > made.success["kernel"][0]
+
+
+def test_the_norm_of_a_sample_of_parameters_is_that_of_its_share(probe: Probe) -> None:
+    held = replace(probe, scores=np.zeros((len(probe.gram), 4)), share=0.25)
+    got = held_rule(held, Rule(optimiser=Adam(eta=0.01, clip_norm=2.0)))
+    assert got.optimiser.clip_norm == 1.0
 
 
 def test_tabular_comparison_starts_at_p0(probe: Probe) -> None:

@@ -163,6 +163,19 @@ def preset(name: str, *, eta: float | None = None, rollouts: int | None = None) 
     return Rule(**fields)
 
 
+def optimised(rule: Rule, kind: str | None) -> Rule:
+    """The rule with another kind of optimiser at its own step size, everything else as the kind has it by default.
+
+    Errors: ValueError for an unknown kind.
+    """
+    kinds = {"sgd": SGD, "adam": Adam}
+    if kind is not None and kind not in kinds:
+        raise ValueError(f"optimiser {kind!r} is unknown; choose one of {', '.join(kinds)}")
+    if kind is None or kind == rule.optimiser.kind:
+        return rule
+    return rule.model_copy(update={"optimiser": kinds[kind](eta=rule.optimiser.eta)})
+
+
 def name_of(rule: Rule) -> str | None:
     """The name of the preset that a rule is but for eta and rollouts; None for a rule without one."""
     for name, known in PRESETS.items():

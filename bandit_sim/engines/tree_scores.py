@@ -1,0 +1,73 @@
+"""Scored tree: theta += the optimiser's step along scores' c, f = scores theta / share, one exact softmax per node.
+
+c is the tree kernel's: +w on a path's edges, -w pi on every edge of its nodes. Under SGD it is the tree kernel with
+K = scores scores' / share. Source: design of this project (the linearised softmax of each token).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from bandit_sim.engines import _single, tree_kernel
+from bandit_sim.scored_tree import ScoredTree
+
+linear = False
+query_count, pick, query_of = _single.query_count, _single.pick, _single.query_of
+frequency, held_out = _single.frequency, _single.held_out
+
+
+def _edges(arms: ScoredTree, state: jax.Array) -> jax.Array:
+    """(E,) logits of the edges at parameters (P,)."""
+    return tree_kernel.init(arms.tree) + jnp.asarray(arms.scores) @ state / arms.share
+
+
+def init(arms: ScoredTree) -> jax.Array:
+    return jnp.zeros_like(jnp.asarray(arms.scores)[0])
+
+
+def log_probabilities(arms: ScoredTree, state: jax.Array) -> jax.Array:
+    return tree_kernel.log_probabilities(arms.tree, _edges(arms, state))
+
+
+def success(arms: ScoredTree, state: jax.Array) -> jax.Array:
+    return tree_kernel.success(arms.tree, _edges(arms, state))
+
+
+def sample(
+    arms: ScoredTree, state: jax.Array, keys: jax.Array, uniform: jax.Array, queries: jax.Array
+) -> jax.Array:
+    return tree_kernel.sample(arms.tree, _edges(arms, state), keys, uniform, queries)
+
+
+def greedy(arms: ScoredTree, state: jax.Array, queries: jax.Array) -> jax.Array:
+    return tree_kernel.greedy(arms.tree, _edges(arms, state), queries)
+
+
+def token_logprobs(arms: ScoredTree, state: jax.Array, choices: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return tree_kernel.token_logprobs(arms.tree, _edges(arms, state), choices)
+
+
+def token_mask(arms: ScoredTree, choices: jax.Array, dtype: Any) -> jax.Array:
+    return tree_kernel.token_mask(arms.tree, choices, dtype)
+
+
+def direction(arms: ScoredTree, state: jax.Array, choices: jax.Array, weights: jax.Array) -> jax.Array:
+    return tree_kernel.gradient(arms.tree, _edges(arms, state), choices, weights) @ jnp.asarray(arms.scores)
+
+
+def entropy_direction(
+    arms: ScoredTree, state: jax.Array, choices: jax.Array, weights: jax.Array
+) -> jax.Array:
+    gradient = tree_kernel.entropy_gradient(arms.tree, _edges(arms, state), choices, weights)
+    return gradient @ jnp.asarray(arms.scores)
+
+
+def entropy(arms: ScoredTree, state: jax.Array, queries: jax.Array) -> jax.Array:
+    return tree_kernel.entropy(arms.tree, _edges(arms, state), queries)
+
+
+def metric(arms: ScoredTree, gradient: jax.Array) -> jax.Array:
+    return gradient
