@@ -23,6 +23,7 @@ from experiments.overlay import WINDOWS
 from experiments.retrace import STUDENTS, Array, Snapshot, retrace
 from experiments.scores import martingale_residuals, window_z
 from experiments.stages import Run
+from llm_bridge.full import FullSpec
 
 
 def explain(

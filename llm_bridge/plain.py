@@ -95,6 +95,8 @@ class _Tokens(Stage):
 class _Whole(Stage):
     """A head that is the whole model: (rows, tokens, 1) token ids -> (rows, tokens, V) logits."""
 
+    continues = False
+
     def __init__(self, model: PreTrainedModel) -> None:
         self.body = model
         self.blocks = blocks_of(model)

@@ -204,7 +204,8 @@ def response_logits(
 ) -> Tensor:
     """Differentiable logits (P, V) before each of the P tokens that are there, response by response.
 
-    The output map is the dear part of a small model: padding does not pass through it.
+    The output map is the dear part of a small model: padding does not pass through it. A prompt is read once for all
+    responses of a replica.
 
     Arguments:
         factors: None is the base model.
@@ -212,8 +213,19 @@ def response_logits(
         hidden: (R, T-1, D) trunk output of all response tokens but the last, as `Rollouts.hidden` holds it.
         tokens: (R, T) token ids, -1 beyond the end.
     """
+    hidden = hidden[:, : tokens.shape[1] - 1]
+    replicas, of = rows.unique(return_inverse=True)
+    if len(replicas) == len(rows) or not split.head.continues:
+        with split.adapters.use(factors, rows):
+            out = read_whole(split, prompt, rows, hidden)
+            return split.logits(out[tokens >= 0])
+    with split.adapters.use(factors, replicas):
+        first, past = split.head.run(hidden=prompt.hidden.expand(len(replicas), -1, -1))
+    out = first[of, -1:]
     with split.adapters.use(factors, rows):
-        out = read_whole(split, prompt, rows, hidden[:, : tokens.shape[1] - 1])
+        if hidden.shape[1]:
+            later, _ = split.head.run(hidden=hidden, past=[(keys[of], values[of]) for keys, values in past])
+            out = torch.cat([out, later], dim=1)
         return split.logits(out[tokens >= 0])
 
 

@@ -25,8 +25,11 @@ class Stage:
 
     `run(x, past)` returns the hidden states and the keys and values so far; `past` is a list over blocks of
     (rows, heads, tokens, size) pairs and is never changed in place. Its first `padding` (rows,) tokens are nobody's:
-    they are not attended to, and the positions count from behind them.
+    they are not attended to, and the positions count from behind them. `continues`: whether going on from a state saves
+    work, and can be differentiated.
     """
+
+    continues = True
 
     def __init__(self, model: PreTrainedModel, first: int, last: int, *, closing: bool) -> None:
         # transformers types its modules' attributes as Tensor | Module; what they are is checked in SplitModel.
@@ -79,9 +82,11 @@ class Stage:
             set_up: Any = block
             set_up._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
             set_up.gradient_checkpointing, block.training = True, True
+        self.continues = False  # a block that runs again would add to its cache again
         try:
             yield
         finally:
+            self.continues = True
             for block, training in zip(self.blocks, before, strict=True):
                 set_up = block
                 set_up.gradient_checkpointing, block.training = False, training

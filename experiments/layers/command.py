@@ -75,8 +75,8 @@ def run(
         def tell(done: int, total: int, cell: Cell, what: str) -> None:
             errors.print(f"{done + 1}/{total}  {cell.world}  {cell.variant.key}: {what}", highlight=False)
 
-        compared = {key for finding in asked for compare in finding.compare for key, _ in compare.keys}
-        run_all(most_wanted_first(todo, compared), worlds, tell)
+        compared = (key for finding in asked for compare in finding.compare for key, _ in compare.keys)
+        run_all(most_wanted_first(todo, list(dict.fromkeys(compared))), worlds, tell)
         skipped = sum(cell.refused is not None for cell in todo)
         show("layers", {"ran": len(todo) - skipped, "refused": skipped, "out": str(out / scale)}, as_json)
 

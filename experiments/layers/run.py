@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -69,10 +69,11 @@ def cells(
             yield Cell(name, variant, folder, spec, refused)
 
 
-def most_wanted_first(todo: Sequence[Cell], compared: Collection[str]) -> list[Cell]:
-    """World by world, the variants that a finding compares before the rest: a night cut short has answered them."""
-    worlds = list(dict.fromkeys(cell.world for cell in todo))
-    return sorted(todo, key=lambda cell: (worlds.index(cell.world), cell.variant.key not in compared))
+def most_wanted_first(todo: Sequence[Cell], wanted: Sequence[str]) -> list[Cell]:
+    """World by world, the variants in the order in which they are wanted, then the rest: so that a night cut short has
+    answered as many findings as it could."""
+    worlds, rank = list(dict.fromkeys(cell.world for cell in todo)), {key: i for i, key in enumerate(wanted)}
+    return sorted(todo, key=lambda cell: (worlds.index(cell.world), rank.get(cell.variant.key, len(rank))))
 
 
 def observe(cell: Cell, world: AnyWorld) -> Result:
