@@ -30,6 +30,7 @@ from llm_bridge.rollouts import (
     opened_together,
     read_prompt,
     read_responses,
+    response_logits,
     sample,
     score,
     side_by_side,
@@ -134,6 +135,29 @@ def test_prompts_beside_one_another_are_each_alone(layout: str, path: type[Split
         np.testing.assert_allclose(got.hidden[i].numpy(), alone.hidden[0].numpy(), atol=1e-4)
         assert (got.lengths[i], got.ended[i]) == (alone.lengths[0], alone.ended[0])
     assert set(got.ended) == {True, False}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_prompt_read_once_for_all_responses_of_a_replica(layout: str) -> None:
+    """Logits and gradient as where every response reads it again; float32, prompt and response beyond the window."""
+    split = SplitModel(random_model(layout), AdapterSpec(rank=2, blocks=3))
+    prompt, rows = read_prompt(split, torch.arange(3, 3 + PROMPT)[None]), torch.tensor([1, 0, 1, 1])
+    tokens = torch.tensor(
+        [range(10, 10 + TOKENS), range(20, 20 + TOKENS), [5, *[-1] * 7], [7, 8, 9, *[-1] * 5]]
+    )
+    hidden = read_responses(split, prompt, tokens)
+    found = []
+    for continues in (True, False):
+        split.head.continues = continues
+        factors = shaken(split, 2, size=0.1)
+        leaves = split.adapters.trainable(factors)
+        logits = response_logits(split, prompt, factors, rows, hidden, tokens)
+        found.append((logits, torch.autograd.grad(logits.sin().sum(), leaves)))
+    (once, its), (again, others) = found
+    assert once.shape == (2 * TOKENS + 4, VOCABULARY)
+    np.testing.assert_allclose(once.detach(), again.detach(), atol=1e-4)
+    for ours, theirs in zip(its, others, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-3 * float(theirs.abs().max()))
 
 
 @pytest.mark.parametrize("layout", ["gemma3", "qwen2-sliding"])
