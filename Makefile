@@ -4,6 +4,8 @@ PYTHON ?= python3
 # Worker processes of the test suite; `make test WORKERS=0` runs it in one process, for a debugger.
 WORKERS ?= 2
 ARGS ?=
+# Of the layers: quick or full.
+SCALE ?= quick
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --no-input --no-compile --disable-pip-version-check -c constraints.txt
@@ -47,9 +49,9 @@ agreement: .venv/.runtime ## measure again how well every law agrees with its si
 findings: .venv/.runtime ## what theory says about the papers' findings, measured again: docs/findings.md
 	$(BIN)/python -m experiments.findings
 
-layers: .venv/.runtime ## both papers' questions, layer by layer, in the simulator and on three models: runs/layers/
-	$(BIN)/onearm layers run --quick $(ARGS)
-	$(BIN)/onearm layers report --quick
+layers: .venv/.runtime ## both papers' questions, layer by layer, in the simulator and on three models (SCALE=full: a night): runs/layers/
+	$(BIN)/onearm layers run --$(SCALE) $(ARGS)
+	$(BIN)/onearm layers report --$(SCALE)
 
 table: .venv/.runtime ## overlay twelve queries (half an hour on 2 cores): runs/table/
 	$(BIN)/onearm overlay --queries experiments/queries/arithmetic.jsonl --rounds 40 --eta 0.2 --out runs/table $(ARGS)

@@ -68,6 +68,7 @@ class ModelWorld(Spec):
         query: by difficulty.
         spectrum: training queries of a variant with several.
         held_out: queries never trained on.
+        unlike: queries of another kind, looked at in their place where a variant's queries have nothing in common.
         quick, full: budgets.
     """
 
@@ -80,6 +81,7 @@ class ModelWorld(Spec):
     query: dict[Difficulty, Query]
     spectrum: tuple[Query, ...] = ()
     held_out: tuple[Query, ...] = ()
+    unlike: tuple[Query, ...] = ()
     quick: ModelBudget
     full: ModelBudget
 
@@ -102,8 +104,10 @@ class ModelWorld(Spec):
     def refusal(self, asked: Configuration, scale: Literal["quick", "full"]) -> str | None:
         """Why a variant cannot run here, or None."""
         budget: ModelBudget = getattr(self, scale)
-        if not asked.shared or asked.overlap != OVERLAP:
+        if not asked.shared or asked.overlap not in (OVERLAP, 0.0):
             return "what a model's responses and queries share is its own"
+        if asked.overlap == 0.0 and not self.unlike:
+            return f"no queries of another kind are listed for {self.model} (unlike)"
         if (reason := no_pay_on_text(asked.verifier)) is not None:
             return reason
         if asked.rule.drawn > budget.most:
@@ -123,7 +127,7 @@ class ModelWorld(Spec):
         budget: ModelBudget = getattr(self, scale)
         several = asked.queries > 1
         queries = self.spectrum[: budget.queries] if several else (self.query[asked.difficulty],)
-        apart = self.held_out[: budget.held_out]
+        apart = (self.unlike if asked.overlap == 0.0 else self.held_out)[: budget.held_out]
         return ContextsSpec(
             queries=queries,
             batch=asked.batch * len(queries) // asked.queries,

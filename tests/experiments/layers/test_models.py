@@ -28,7 +28,8 @@ MADE = {v.key: v.configuration for row in LADDER for v in row.variants}
     ("key", "reason"),
     [
         ("reward/shaped", "seen and not drawn"),
-        ("base-model/no-overlap", "its own"), ("dress/free-logits", "its own"), ("batch/raw-1x1", "no whole number"),
+        ("base-model/half-overlap", "its own"),
+        ("base-model/no-overlap", "no queries of another kind"), ("dress/free-logits", "its own"), ("batch/raw-1x1", "no whole number"),
         ("difficulty/extremely-hard", "no query of tiny-arithmetic"), ("rollouts/raw-64", "cost too much"),
     ],
 )  # fmt: skip
@@ -36,9 +37,18 @@ def test_what_a_model_cannot_run_is_refused_with_its_reason(key, reason):
     assert reason in str(SMALL.refusal(MADE[key], "quick"))
 
 
+def test_where_queries_share_nothing_those_of_another_kind_are_held_out():
+    for world in (read_worlds()[name] for name in ("smollm2-135m", "gemma3-270m")):
+        alike, unlike = (
+            world.spec(MADE[key], "full") for key in ("minimalist/minimalist", "base-model/no-overlap")
+        )
+        assert alike.held_out.queries == world.held_out[:1] and unlike.held_out.queries == world.unlike[:1]
+        assert unlike.model_copy(update={"held_out": alike.held_out}) == alike
+
+
 def test_helpers_count_as_rollouts_and_the_verifier_is_handed_on():
     made = SMALL.spec(MADE["advantage/extra-rollouts"], "full")
-    assert made.rule.drawn == 8 and made.replicas == 64 == SMALL.full.least
+    assert made.rule.drawn == 8 and made.replicas == SMALL.full.least
     assert "8 rollouts a round cost" in str(
         SMALL.model_copy(update={"quick": BUDGET.model_copy(update={"most": 7})}).refusal(
             MADE["advantage/extra-rollouts"], "quick"
