@@ -29,7 +29,8 @@ MADE = {v.key: v.configuration for row in LADDER for v in row.variants}
     [
         ("reward/shaped", "seen and not drawn"),
         ("base-model/half-overlap", "its own"),
-        ("base-model/no-overlap", "no queries of another kind"), ("dress/free-logits", "its own"), ("batch/raw-1x1", "no whole number"),
+        ("base-model/no-overlap", "no queries of another kind"),
+        ("dress/free-logits", "its own"), ("batch/raw-1x1", "no whole number"),
         ("difficulty/extremely-hard", "no query of tiny-arithmetic"), ("rollouts/raw-64", "cost too much"),
     ],
 )  # fmt: skip
@@ -42,6 +43,7 @@ def test_where_queries_share_nothing_those_of_another_kind_are_held_out():
         alike, unlike = (
             world.spec(MADE[key], "full") for key in ("minimalist/minimalist", "base-model/no-overlap")
         )
+        assert alike.held_out and unlike.held_out
         assert alike.held_out.queries == world.held_out[:1] and unlike.held_out.queries == world.unlike[:1]
         assert unlike.model_copy(update={"held_out": alike.held_out}) == alike
 
