@@ -39,10 +39,11 @@ def test_what_a_model_cannot_run_is_refused_with_its_reason(key, reason):
 
 
 def test_where_queries_share_nothing_those_of_another_kind_are_held_out():
-    for world in (read_worlds()[name] for name in ("smollm2-135m", "gemma3-270m")):
-        alike, unlike = (
-            world.spec(MADE[key], "full") for key in ("minimalist/minimalist", "base-model/no-overlap")
-        )
+    for name in ("smollm2-135m", "gemma3-270m"):
+        world = read_worlds()[name]
+        assert isinstance(world, ModelWorld)
+        alike = world.spec(MADE["minimalist/minimalist"], "full")
+        unlike = world.spec(MADE["base-model/no-overlap"], "full")
         assert alike.held_out and unlike.held_out
         assert alike.held_out.queries == world.held_out[:1] and unlike.held_out.queries == world.unlike[:1]
         assert unlike.model_copy(update={"held_out": alike.held_out}) == alike
