@@ -53,7 +53,7 @@ class ScoredTree:
     ) -> ScoredTree:
         """`TreeArms.from_tree` with scores (E, P) in the tree's own order of edges."""
         arms = TreeArms.from_tree(tree, tokens)
-        order, dtype = np.argsort(tree.node, kind="stable"), tree.kernel.dtype
+        order, dtype = tree.by_node, tree.kernel.dtype
         # The one entry keeps the kernel's dtype; an E x E matrix would be carried for nothing.
         bare = replace(arms, kernel=np.zeros((1, 1), dtype))
         return cls(bare, np.asarray(scores, dtype)[order], share)

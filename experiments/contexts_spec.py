@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from bandit_sim.verifiers import Clean, Verifier
 from experiments.pay import no_pay_on_text
 from experiments.specs import ForecastSpec, ProbeSpec, TrainingSpec
+from llm_bridge.full import FullSpec
 from llm_bridge.queries import Query
 from theory.rules.spec import Count, Spec
 
@@ -38,12 +39,16 @@ class ContextsSpec(TrainingSpec):
     # Left out where it pays the reward itself, so that older runs keep their hash.
     verifier: Verifier = Field(default=Clean(), exclude_if=lambda verifier: verifier == Clean())
     rounds: Count = 40
-    replicas: Annotated[int, Field(ge=2)] = 16
+    replicas: Count = 16
     probe: ProbeSpec = ProbeSpec(rollouts=512)
     forecast: ForecastSpec = ForecastSpec(bootstraps=8, seeds=128)
 
     @model_validator(mode="after")
     def _batch_can_be_filled(self) -> ContextsSpec:
+        if isinstance(self.adapter, FullSpec):
+            raise ValueError(
+                "adapter is full parameters, of one query and replica alone; train adapters here"
+            )
         if self.batch > len(self.queries):
             raise ValueError(
                 f"batch = {self.batch} of {len(self.queries)} training queries; give 1 to all of them"

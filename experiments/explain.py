@@ -59,6 +59,11 @@ def explain(
             "full parameters have no linearised network to compare with; explain a run of adapters, and read "
             "drift.json for how far this one is from its tangent"
         )
+    if not run.spec.rule.optimiser.linear:
+        raise ValueError(
+            f"optimiser {run.spec.rule.optimiser.kind} acts on parameters, which the linearised network's "
+            "kernel does not carry; explain a run under SGD without a clip"
+        )
     if replicas is not None and not 2 <= replicas <= run.spec.replicas:
         raise ValueError(f"replicas = {replicas}; give 2 to {run.spec.replicas}, as many as the run has")
     probe, made = run.probe(), run.forecast()

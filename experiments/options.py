@@ -73,7 +73,7 @@ Sketch = Annotated[
 ]
 Optimiser = Annotated[
     str | None,
-    typer.Option(help="sgd or adam (AdamW with torch's own numbers). Default: the rule's own."),
+    typer.Option(help="sgd or adam (torch's betas and eps, no weight decay). Default: the rule's own."),
 ]
 Coordinates = Annotated[
     int | None,
@@ -117,7 +117,8 @@ def training_fields(given: Mapping[str, Any]) -> dict[str, Any]:
     probe = {name: given[name] for name in ("precision", "sketch")}
     if "coordinates" in given:
         linear = fields["rule"].optimiser.linear
-        probe["coordinates"] = given["coordinates"] or (None if linear else COORDINATES)
+        asked = given["coordinates"]
+        probe["coordinates"] = COORDINATES if asked is None and not linear else asked
     fields["probe"] = ProbeSpec(rollouts=given["probe_rollouts"], **probe)
     return fields | _adapter(given.get("full", False), given["adapter_blocks"])
 

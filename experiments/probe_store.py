@@ -96,7 +96,9 @@ def load_probe(out: Path, stage: str) -> Probe | None:
         leaf_cut=meta["leaf_cut"],
         keep=meta["keep"],
     )
-    return Probe(responses, layout, a["gram"], meta, a.get("scores"), float(a.get("share", 1.0)))
+    return Probe(
+        responses, layout, a["gram"], meta, a.get("scores"), float(a["share"].item()) if "share" in a else 1.0
+    )
 
 
 def read_probe(folder: Path) -> Probe:

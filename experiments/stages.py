@@ -90,7 +90,13 @@ class Run(TrainingFolder):
         if decay and isinstance(self.spec.adapter, FullSpec):
             raise ValueError(
                 f"weight_decay = {decay} with full parameters pulls them towards zero, which no forecast around the "
-                "base model holds; give weight_decay 0, or train adapters, whose zero is the base model"
+                "base model holds; give weight_decay 0 (--optimiser adam has none), or train adapters, whose "
+                "zero is the base model"
+            )
+        if not self.spec.rule.optimiser.linear and self.spec.probe.coordinates is None:
+            raise ValueError(
+                f"optimiser {self.spec.rule.optimiser.kind} acts on parameters, and probe.coordinates is None: "
+                "give how many of them are to be simulated (--coordinates 4096)"
             )
         probe = self.probe()
         made = forecast(

@@ -81,7 +81,8 @@ def measure(
     if sample_of is None:
         return Probe(responses, layout, gram(scores).numpy(), meta)
     sampled, scores = scores[:, : len(sample_of.places)], scores[:, len(sample_of.places) :]
-    return Probe(responses, layout, gram(scores).numpy(), meta, sampled.cpu().numpy(), sample_of.share)
+    own = sampled.to(torch.promote_types(sampled.dtype, torch.float32)).cpu().numpy()
+    return Probe(responses, layout, gram(scores).numpy(), meta, own, sample_of.share)
 
 
 def trained(split: SplitModel) -> int:

@@ -82,11 +82,12 @@ class Stage:
             set_up: Any = block
             set_up._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
             set_up.gradient_checkpointing, block.training = True, True
+        continues = self.continues
         self.continues = False  # a block that runs again would add to its cache again
         try:
             yield
         finally:
-            self.continues = True
+            self.continues = continues
             for block, training in zip(self.blocks, before, strict=True):
                 set_up = block
                 set_up.gradient_checkpointing, block.training = False, training

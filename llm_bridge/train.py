@@ -122,7 +122,7 @@ class Trainer:
 
     @property
     def rows_each(self) -> int:
-        """Rows of one replica in a round: B n, and B helpers for each that the signal draws."""
+        """Rows of one replica in a round: B (n + helpers)."""
         return self.batch * self.rule.drawn
 
     def run(self, rounds: int) -> Iterator[Round]:

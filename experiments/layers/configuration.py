@@ -8,9 +8,8 @@ from pydantic import Field, model_validator
 
 from bandit_sim.verifiers import Clean, Verifier
 from theory.rules.rule import Rule
-from theory.rules.spec import Spec
+from theory.rules.spec import Count, Spec
 
-Count = Annotated[int, Field(ge=1)]
 Difficulty = Literal["easy", "medium", "hard", "extremely_hard"]
 OVERLAP = 0.3
 

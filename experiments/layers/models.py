@@ -24,9 +24,8 @@ from experiments.pay import no_pay_on_text
 from experiments.smoothing import default_width, smooth
 from experiments.specs import ForecastSpec, ModelSpec, ProbeSpec
 from llm_bridge.queries import Query
-from theory.rules.spec import Spec
+from theory.rules.spec import Count, Spec
 
-Count = Annotated[int, Field(ge=1)]
 Some = Annotated[int, Field(ge=0)]
 LOOKS, LOOKED = 4, 4
 """Looks at the held-out queries in a run, and rollouts of each and replica at one."""

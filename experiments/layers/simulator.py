@@ -19,10 +19,9 @@ from theory.laws.contextual_flow import contextual_flow
 from theory.laws.finite_group import kappa, round_moments
 from theory.laws.kernel_flow import Gap, coupling
 from theory.rules.rule import Rule
-from theory.rules.spec import Spec
+from theory.rules.spec import Count, Spec
 from theory.synthetic_tree import overlap_kernel
 
-Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 COLUMNS = 20
 GRID = np.linspace(0.001, 0.999, 400)

@@ -164,14 +164,14 @@ def preset(name: str, *, eta: float | None = None, rollouts: int | None = None) 
 
 
 def optimised(rule: Rule, kind: str | None) -> Rule:
-    """The rule with another kind of optimiser at its own step size, everything else as the kind has it by default.
+    """The rule with this kind of optimiser at its own step size, everything else as the kind has it by default.
 
     Errors: ValueError for an unknown kind.
     """
     kinds = {"sgd": SGD, "adam": Adam}
     if kind is not None and kind not in kinds:
         raise ValueError(f"optimiser {kind!r} is unknown; choose one of {', '.join(kinds)}")
-    if kind is None or kind == rule.optimiser.kind:
+    if kind is None:
         return rule
     return rule.model_copy(update={"optimiser": kinds[kind](eta=rule.optimiser.eta)})
 
