@@ -207,9 +207,7 @@ def _many(
             rows.append({"folder": folder.name, "query": spec.query.prompt, "error": str(error)})
             errors.print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
         # "pooled": do the forecasts err together? Of overlays only; other stages compare nothing.
-        summary = {"command": stage.name, "queries": rows} | (
-            {"pooled": pooled(rows)} if stage.name == "overlay" else {}
-        )
+        summary = {"command": stage.name, "queries": rows} | ({"pooled": pooled(rows)} if compared else {})
         write_json(out / "summary.json", summary)
     if as_json:
         print(json.dumps(summary))

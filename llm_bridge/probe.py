@@ -213,24 +213,22 @@ def draw_rollouts(
     seed: int,
     batch: int,
     query: int = 0,
-    stream: int = PROBE_STREAM,
-    first: int = 0,
     enough: Callable[[list[Rollouts]], bool] = lambda parts: False,
     progress: Progress | None = None,
 ) -> list[Rollouts]:
     """`count` rollouts of the base model in batches, fewer where `enough` says so of the batches so far.
 
-    (stream, query, rollout from `first` on) names the draws, as in `uniforms`.
+    (query, rollout) names the draws, as in `uniforms`, in the probe's own stream.
     """
     opening = open_prompt(split, prompt, None, torch.zeros(1, dtype=torch.long))
     parts: list[Rollouts] = []
     for done in range(0, count, batch):
-        index = range(first + done, first + min(done + batch, count))
-        draws = np.stack([uniforms(seed, stream, 0, query, i, max_tokens) for i in index])
+        index = range(done, min(done + batch, count))
+        draws = np.stack([uniforms(seed, PROBE_STREAM, 0, query, i, max_tokens) for i in index])
         rows = torch.zeros(len(index), dtype=torch.long)
         parts.append(sample(split, prompt, opening, None, rows, draws, [end_tokens]))
         if progress is not None:
-            progress("rollouts", index.stop - first, count)
+            progress("rollouts", index.stop, count)
         if enough(parts):
             break
     return parts

@@ -6,12 +6,12 @@ from typing import Annotated
 
 from pydantic import Field
 
+from theory.rules.optimiser import Positive
 from theory.rules.rule import Rule
 from theory.rules.spec import Spec
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 """What every random draw of a world follows from."""
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Steps(Spec):
