@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from safetensors.numpy import save_file
+from safetensors.torch import save_file as save_torch
 
 from experiments import checkpoint, store
 from experiments.contexts_forecast import Array, Foretold, foretell
@@ -18,6 +21,10 @@ from experiments.stages import question_of, rows_of
 from llm_bridge.joint_probe import measure_jointly
 from llm_bridge.train import Trainer
 from theory.joint_probe import JointProbe
+from theory.prefix_tree import Tokens
+from theory.rules.rule import Rule
+
+OBSERVED, TRAINED = "observed.parquet", "trained.safetensors"
 
 
 @dataclass(frozen=True)
@@ -86,28 +93,72 @@ class ContextsRun(TrainingFolder):
     def observe(self) -> Seen:
         """The run itself: from the folder, or trained. An interrupted run goes on where it stopped."""
         stage = self.spec.stage("train")
-        found = store.read_rows(self.out / "observed.parquet", stage)
+        found = store.read_rows(self.out / OBSERVED, stage)
         if found is None:
             self._train(stage)
-            found = store.read_rows(self.out / "observed.parquet", stage)
+            found = store.read_rows(self.out / OBSERVED, stage)
             assert found is not None
         return self._seen(found[0], float(found[1]["seconds"]))
 
-    def _train(self, stage: str) -> None:
+    def trained(self) -> Trainer:
+        """The replicas after the last round, of a run that is there or is made: kept beside the record, or, where that
+        is gone, trained again on the record; on draws of their own where a record does not hold what the rule reads."""
+        self.observe()
+        stage, trainer = self.spec.stage("train"), self.trainer()
+        kept = store.load_arrays(self.out / TRAINED, stage)
+        if kept is not None:
+            trainer.load_state({name: torch.from_numpy(x) for name, x in kept[0].items()})
+            return trainer
+        rounds = self._rounds(stage) if recorded(self.spec.rule) else None
+        for t in range(self.spec.rounds):
+            if rounds is None:
+                trainer.step()
+            else:
+                trainer.retrace(*rounds[t])
+            self.progress("retrace", t + 1, self.spec.rounds)
+        return trainer
+
+    def trainer(self) -> Trainer:
+        """The replicas before the first round."""
         spec, model = self.spec, self.language_model
         asked, apart = (
             [question_of(model, query, spec.max_tokens) for query in queries]
             for queries in (spec.queries, spec.apart)
         )
-        trainer = Trainer(
+        return Trainer(
             self.split, asked, spec.rule, replicas=spec.replicas, max_tokens=spec.max_tokens,
             batch=spec.batch, held_out=apart, seed=spec.seed, pay=pay_of(spec.verifier),
             chunk=self.micro_batch, recompute=self.recompute,
         )  # fmt: skip
+
+    def _rounds(self, stage: str) -> list[tuple[list[Tokens], Array, NDArray[np.int64]]]:
+        """The record, round by round: responses, what they were paid, and the query of each, replica by replica."""
+        found = store.read_rows(self.out / OBSERVED, stage)
+        assert found is not None, "observe() has written it"
+        rounds: list[list[dict[str, Any]]] = [[] for _ in range(self.spec.rounds)]
+        for row in found[0]:
+            if row["query"] < len(self.spec.queries):
+                rounds[row["round"] - 1].append(row)
+        for rows in rounds:
+            rows.sort(key=lambda row: (row["replica"], row["rollout"]))
+        return [
+            (
+                [tuple(row["tokens"]) for row in rows],
+                np.array([row["reward"] for row in rows]),
+                np.array([row["query"] for row in rows]),
+            )
+            for rows in rounds
+        ]
+
+    def _train(self, stage: str) -> None:
+        trainer = self.trainer()
         checkpoint.train(
-            self.out, trainer, spec.rounds, stage, lambda turn: rows_of(turn, model, spec.queries),
-            self.progress, lambda: self._look(trainer),
+            self.out, trainer, self.spec.rounds, stage,
+            lambda turn: rows_of(turn, self.language_model, self.spec.queries), self.progress,
+            lambda: self._look(trainer),
         )  # fmt: skip
+        with store.replacing(self.out / TRAINED) as temporary:
+            save_torch(trainer.state(), temporary, {"stage": stage})
 
     def _look(self, trainer: Trainer) -> list[dict[str, Any]]:
         """Held-out rollouts before this round, where it is one that looks."""
@@ -139,3 +190,9 @@ class ContextsRun(TrainingFolder):
             elif held is not None:
                 paid[s, t // held.every, q - len(spec.queries), i] = row["reward"]
         return Seen(training, paid, seconds)
+
+
+def recorded(rule: Rule) -> bool:
+    """Whether a record of responses and what they were paid holds all that the rule's weights read."""
+    plain = rule.kl.kind == "none" and rule.entropy.kind == "none" and rule.epochs == 1
+    return plain and not rule.signal.helpers

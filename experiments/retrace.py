@@ -15,6 +15,7 @@ from experiments.forecast import leaves_of
 from experiments.observed import Observed
 from experiments.stages import Run
 from llm_bridge.linear import linear_logits, linear_response_logits
+from llm_bridge.masses import chunks, logprobs, masses, total, trimmed
 from llm_bridge.rollouts import (
     chosen,
     open_prompt,
@@ -22,7 +23,6 @@ from llm_bridge.rollouts import (
     read_responses,
     response_logits,
     sample,
-    score,
     uniforms,
 )
 from llm_bridge.train import Trainer
@@ -33,7 +33,6 @@ Array = NDArray[np.float64]
 EXPLAIN_STREAM = 2**62
 """First replica number of the fresh rollouts: neither a training replica nor the probe has it."""
 STUDENTS = ("network", "linear", "tree")
-CHUNK = 32
 
 
 @dataclass(frozen=True)
@@ -109,14 +108,15 @@ def _measure(
     tree: tuple[Array, Array],
 ) -> Snapshot:
     replicas, leaves = len(observed.tokens), probe.kept
-    everyone = torch.arange(replicas)
     kept: dict[str, Array] = {"tree": tree[0]}
+    prompt = network.asked[0].prompt
+    kept["network"] = masses(run.split, prompt, network.factors, replicas, leaves).sum(axis=1)
     tokens = padded(leaves)
-    hidden = read_responses(run.split, network.asked[0].prompt, tokens)
+    hidden = read_responses(run.split, prompt, tokens)
     which = torch.arange(len(leaves)).repeat(replicas)
-    rows = everyone.repeat_interleave(len(leaves))
-    kept["network"] = _mass(_logs(network, rows, hidden[which], tokens[which]), replicas)
-    kept["linear"] = _mass(_linear_logs(linear, rows, hidden[which], tokens[which])[1], replicas)
+    rows = torch.arange(replicas).repeat_interleave(len(leaves))
+    logs = _linear_logs(linear, rows, hidden[which], tokens[which])[1]
+    kept["linear"] = np.exp(logs).reshape(replicas, -1).sum(axis=1)
     # What lies beyond the kept leaves: fresh rollouts of the network, weighted for the linearised one.
     paid, outside, real, base, straight = _fresh(run, network, linear, set(leaves), updates, rollouts, seed)
     right = paid > 0
@@ -134,11 +134,6 @@ def _measure(
         drift=float(np.mean(np.abs(real - straight)[right])) if right.any() else 0.0,
         mismatch=_mismatch(network, observed, updates),
     )
-
-
-def _mass(logs: Array, replicas: int) -> Array:
-    """(S,) total probability of the responses of each replica."""
-    return np.exp(logs).reshape(replicas, -1).sum(axis=1)
 
 
 def _fresh(
@@ -177,32 +172,21 @@ def _mismatch(network: Trainer, observed: Observed, updates: int) -> float:
     tokens = padded(responses)
     hidden = read_responses(network.split, network.asked[0].prompt, tokens)
     rows = torch.arange(network.replicas).repeat_interleave(network.rule.rollouts)
-    logs = _logs(network, rows, hidden, tokens)
+    logs = logprobs(network.split, network.asked[0].prompt, network.factors, rows, hidden, tokens)
     return float(np.abs(logs - observed.logprobs[:, updates].reshape(-1)).max())
-
-
-@torch.no_grad()
-def _logs(student: Trainer, rows: Tensor, hidden: Tensor, tokens: Tensor) -> Array:
-    """(R,) log probabilities of responses (R, T) under the network of replicas `rows`."""
-    parts: list[Array] = [np.zeros(0)]
-    for at in _chunks(tokens):
-        mine, states = _trimmed(hidden[at], tokens[at])
-        logs = score(student.split, student.asked[0].prompt, student.factors, rows[at], states, mine)
-        parts.append(_total(logs, mine))
-    return np.concatenate(parts)
 
 
 @torch.no_grad()
 def _linear_logs(student: Trainer, rows: Tensor, hidden: Tensor, tokens: Tensor) -> tuple[Array, Array]:
     """(R,) twice: log probabilities of responses (R, T) under the base model and the linearised network."""
     parts: list[tuple[Array, Array]] = [(np.zeros(0), np.zeros(0))]
-    for at in _chunks(tokens):
-        mine, states = _trimmed(hidden[at], tokens[at])
+    for at in chunks(tokens):
+        mine, states = trimmed(hidden[at], tokens[at])
         base, change = linear_logits(
             student.split, student.asked[0].prompt, student.factors, rows[at], states
         )
         both = (
-            _total(_spread(chosen(logits[mine >= 0], mine[mine >= 0]), mine), mine)
+            total(_spread(chosen(logits[mine >= 0], mine[mine >= 0]), mine), mine)
             for logits in (base, base + change)
         )
         parts.append(tuple(both))  # pyright: ignore[reportArgumentType]
@@ -210,20 +194,6 @@ def _linear_logs(student: Trainer, rows: Tensor, hidden: Tensor, tokens: Tensor)
     return np.concatenate(base), np.concatenate(straight)
 
 
-def _chunks(tokens: Tensor) -> tuple[Tensor, ...]:
-    return torch.arange(len(tokens)).split(CHUNK) if len(tokens) else ()
-
-
-def _trimmed(hidden: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """Tokens and hidden states without the columns that are padding in every row."""
-    longest = int((tokens >= 0).sum(dim=1).max())
-    return tokens[:, :longest], hidden[:, : longest - 1]
-
-
 def _spread(logs: Tensor, tokens: Tensor) -> Tensor:
     """(R, T) log probabilities (P,) at the tokens that are there."""
     return logs.new_zeros(tokens.shape).masked_scatter(tokens >= 0, logs)
-
-
-def _total(logs: Tensor, tokens: Tensor) -> Array:
-    return (logs.double() * (tokens >= 0)).sum(dim=1).cpu().numpy()

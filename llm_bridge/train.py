@@ -166,12 +166,22 @@ class Trainer:
 
         Nothing that a later round depends on changes. Errors: ValueError where there is no held-out query.
         """
-        held = np.arange(self.training, len(self.asked))
-        if not len(held):
+        held = range(self.training, len(self.asked))
+        if not held:
             raise ValueError("there is no held-out query to evaluate; give Trainer some with held_out=")
-        query = np.tile(held.repeat(rollouts), self.replicas)
-        rolled = self._sample(query, np.tile(np.arange(rollouts), self.replicas * len(held)))
-        return self._rewards(query, _responses(rolled)).reshape(self.replicas, len(held), rollouts)
+        _, rewards = self.respond(held, rollouts)
+        return rewards.reshape(self.replicas, len(held), rollouts)
+
+    def respond(self, questions: Sequence[int], rollouts: int) -> tuple[list[Tokens], NDArray[np.float64]]:
+        """Fresh rollouts of these of the queries, held-out ones counted after those trained on: responses and rewards,
+        replica by replica, query by query. Nothing that a later round depends on changes.
+
+        Of a query that is trained on they are the draws of the next round.
+        """
+        query = np.tile(np.repeat(questions, rollouts), self.replicas)
+        number = np.tile(np.arange(rollouts), self.replicas * len(questions))
+        tokens = _responses(self._sample(query, number))
+        return tokens, self._rewards(query, tokens)
 
     def _pick(self) -> NDArray[np.int64]:
         """(S B) each replica's queries of this round, in order."""
@@ -217,13 +227,18 @@ class Trainer:
         ]
         return self.pay(np.array(luck), rewards, lengths)
 
-    def retrace(self, responses: Sequence[Tokens], rewards: NDArray[np.float64]) -> None:
+    def retrace(
+        self,
+        responses: Sequence[Tokens],
+        rewards: NDArray[np.float64],
+        query: NDArray[np.int64] | None = None,
+    ) -> None:
         """One round on given responses in place of fresh rollouts: the replicas of a record, trained again.
 
-        Arguments: (S B n) responses, replica-major, and their rewards.
-        Errors: ValueError for a batch that is not all the queries (a record does not say which), and for a
-            rule with a KL term, an entropy bonus, several epochs or helper rollouts, whose weights need what no
-            record holds.
+        Arguments: (S B n) responses, replica-major, what they were paid, and the training query that each answers,
+            which may be left out where the batch is all of them.
+        Errors: ValueError for a batch that is not all the queries without `query`, and for a rule with a KL term, an
+            entropy bonus, several epochs or helper rollouts, whose weights need what no record holds.
         """
         if self.rule.signal.helpers:
             raise ValueError(
@@ -236,12 +251,13 @@ class Trainer:
                 "weights depend on log probabilities of every token, which a record of responses does not hold; "
                 "retrace a run of a rule without these"
             )
-        if self.batch < self.training:
-            raise ValueError(
-                f"batch = {self.batch} of {self.training} queries: a record of responses does not say which were "
-                "asked; retrace runs whose batch is all of them"
-            )
-        query = self._pick().repeat(self.rule.rollouts)
+        if query is None:
+            if self.batch < self.training:
+                raise ValueError(
+                    f"batch = {self.batch} of {self.training} queries: responses alone do not say which were asked; "
+                    "give the query of each"
+                )
+            query = self._pick().repeat(self.rule.rollouts)
         count = len(responses)
         tokens = np.full((count, self.max_tokens), -1, dtype=np.int64)
         for row, response in zip(tokens, responses, strict=True):

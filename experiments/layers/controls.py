@@ -90,7 +90,7 @@ def _shuffled(name: str, there: Mapping[str, Cell]) -> list[Control]:
     runs = [None if cell is None else cell.result for cell in cells]
     if runs[0] is None or runs[1] is None:
         return []
-    seen, true = effect(gain(runs[0])), effect(gain(runs[1]))
+    seen, true = (effect([(gain(run), 1)]) for run in runs if run is not None)
     learns_nothing = seen.high < MATTERS < true.low
     return [
         Control(

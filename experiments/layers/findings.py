@@ -174,10 +174,8 @@ def judge(findings: Sequence[Finding], cells: Iterable[Cell]) -> list[Row]:
 def difference(parts: Sequence[tuple[Result, int]], measure: str) -> Effect | None:
     """The signed sum of a measure over variants, paired by seed: the draws of seed s are the same in all of them."""
     values = [(MEASURES[measure](result), sign) for result, sign in parts]
-    if any(v is None for v, _ in values):
-        return None
-    seeds = min(len(v) for v, _ in values if v is not None)
-    return effect(sum(sign * v[:seeds] for v, sign in values if v is not None))
+    found = [(v, sign) for v, sign in values if v is not None]
+    return effect(found) if len(found) == len(values) else None
 
 
 def _missing(compare: Compare, there: Mapping[str, Cell]) -> str | None:

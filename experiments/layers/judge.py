@@ -1,4 +1,4 @@
-"""Whether a difference over seeds bears a claim out: paired t tests, Holm's correction, and the power they had."""
+"""Whether a difference over seeds bears a claim out: t tests paired by seed, Holm's correction, and their power."""
 
 from __future__ import annotations
 
@@ -16,44 +16,69 @@ LEVEL = 0.05
 
 
 class Effect(NamedTuple):
-    """A mean over seeds with its 95% interval (Student), standard error, and the number of seeds."""
+    """A mean over seeds with its 95% interval (Student), standard error, degrees of freedom, and the fewest seeds of a
+    variant in it."""
 
     mean: float
     low: float
     high: float
     error: float
+    freedom: float
     seeds: int
 
     def above(self, bound: float) -> float:
         """p value of the one-sided t test that the mean is not above `bound`."""
         if self.error == 0:
             return 0.0 if self.mean > bound else 1.0
-        return float(stats.t.sf((self.mean - bound) / self.error, self.seeds - 1))
+        return float(stats.t.sf((self.mean - bound) / self.error, self.freedom))
 
     def below(self, bound: float) -> float:
         """p value of the one-sided t test that the mean is not below `bound`."""
-        return Effect(-self.mean, -self.high, -self.low, self.error, self.seeds).above(-bound)
+        return self._replace(mean=-self.mean, low=-self.high, high=-self.low).above(-bound)
 
     def power(self, size: float) -> float:
         """Chance that a two-sided test at `LEVEL` would see an effect of this size with this standard error."""
         if self.error == 0:
             return 1.0
-        critical, shift = stats.t.ppf(1 - LEVEL / 2, self.seeds - 1), abs(size) / self.error
-        law = stats.nct(self.seeds - 1, shift)
+        critical, shift = stats.t.ppf(1 - LEVEL / 2, self.freedom), abs(size) / self.error
+        law = stats.nct(self.freedom, shift)
         chance = float(law.sf(critical) + law.cdf(-critical))
         return chance if math.isfinite(chance) else 1.0  # so far out SciPy's law has no value
 
 
-def effect(differences: ArrayLike) -> Effect:
-    """Errors: ValueError for fewer than 2 seeds: nothing is said on one."""
-    d = np.asarray(differences, dtype=np.float64)
-    if d.ndim != 1 or len(d) < 2:
-        raise ValueError(f"differences have shape {d.shape}; give one of each of at least 2 seeds")
-    # Equal differences, up to rounding, have no error: their mean is known.
-    error = float(d.std(ddof=1) / math.sqrt(len(d))) if np.ptp(d) > 1e-12 else 0.0
-    reach = float(stats.t.ppf(1 - LEVEL / 2, len(d) - 1)) * error
-    mean = float(d.mean())
-    return Effect(mean, mean - reach, mean + reach, error, len(d))
+def effect(parts: Sequence[tuple[ArrayLike, int]]) -> Effect:
+    """The signed sum of the means of variants, paired by seed.
+
+        d = sum_v sign_v / n_v sum_s x_vs;   Var d = sum over strata of m Var u_s,  u_s = sum_v sign_v x_vs / n_v
+
+    Seeds of one stratum are those that the same variants have: what is shared is paired, what is not is not lost. With
+    as many seeds everywhere it is the paired t test.
+
+    Arguments: (n_v,) values of each variant, of seeds 0 to n_v - 1, and its sign.
+    Errors: ValueError for fewer than 2 seeds: nothing is said on one.
+    Source: Derrick, Toher and White (2017), partially overlapping samples; degrees of freedom of Satterthwaite (1946).
+    """
+    values = [(np.asarray(x, dtype=np.float64), sign) for x, sign in parts]
+    for x, _ in values:
+        if x.ndim != 1 or len(x) < 2:
+            raise ValueError(f"values have shape {x.shape}; give one of each of at least 2 seeds")
+    # A stratum of one seed has no variance: it joins nothing, and is left out.
+    sizes = sorted({len(x) for x, _ in values})
+    sizes = [n for n, before in zip(sizes, [0, *sizes], strict=False) if n - before > 1]
+    values = [(x[: max(n for n in sizes if n <= len(x))], sign) for x, sign in values]
+    shares = np.zeros(sizes[-1])
+    for x, sign in values:
+        shares[: len(x)] += sign * x / len(x)
+    strata = np.split(shares, sizes[:-1])
+    # Equal values, up to rounding, have no error: their mean is known.
+    variances = [len(u) * u.var(ddof=1) if np.ptp(u) * len(u) > 1e-12 else 0.0 for u in strata]
+    whole = float(sum(variances))
+    freedom = float(len(shares) - 1)
+    if whole > 0:
+        freedom = whole**2 / sum(v**2 / (len(u) - 1) for v, u in zip(variances, strata, strict=True))
+    mean, error = float(shares.sum()), math.sqrt(whole)
+    reach = float(stats.t.ppf(1 - LEVEL / 2, freedom)) * error
+    return Effect(mean, mean - reach, mean + reach, error, freedom, min(len(x) for x, _ in values))
 
 
 def p_values(seen: Effect, claim: Claim, margin: float) -> tuple[float, float]:

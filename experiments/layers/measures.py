@@ -10,18 +10,16 @@ from numpy.typing import NDArray
 from experiments.layers.record import Prediction, Result
 
 Array = NDArray[np.float64]
-LATE = 4
-"""Where success is sampled, "at the end" is the last quarter of the rounds."""
 
 
 def success(run: Result) -> Array:
-    """(S,) success at the end: exact after the last update, or the mean outcome of the last quarter of the rounds."""
-    return _late(run.success) if run.final is None else run.final
+    """(S,) success after the last update."""
+    return run.success[:, -1] if run.end is None else run.end.success
 
 
 def gain(run: Result) -> Array:
     """(S,) success at the end above the base model's."""
-    return success(run) - run.p0
+    return success(run) - (run.p0 if run.end is None else run.end.base)
 
 
 def average(run: Result) -> Array:
@@ -44,41 +42,35 @@ def scatter(run: Result) -> Array:
     return between - (np.diff(run.success, axis=1) ** 2).mean(axis=1) / 2 / rounds
 
 
-def lost(run: Result) -> Array | None:
-    """(S,) 1 where success at the end is below half the base model's; only where it is exact."""
-    return None if run.final is None else (run.final < run.p0 / 2).astype(np.float64)
-
-
 def held_out(run: Result) -> Array | None:
-    """(S,) success of the held-out queries at the end."""
-    if run.held_out is None:
-        return None
-    return run.held_out[:, -1] if run.rollouts == 0 else _late(run.held_out)
+    """(S,) success of the held-out queries after the last update."""
+    if run.end is not None:
+        return run.end.held_out
+    return None if run.held_out is None else run.held_out[:, -1]
 
 
 def held_out_gain(run: Result) -> Array | None:
-    """(S,) the same above what it was at the first look, before any update."""
-    end = held_out(run)
-    return None if run.held_out is None or end is None else end - run.held_out[:, 0]
+    """(S,) the same above the base model's."""
+    after, before = held_out(run), _held_out_base(run)
+    return None if after is None or before is None else after - before
 
 
-def _late(curve: Array) -> Array:
-    return curve[:, -max(1, curve.shape[1] // LATE) :].mean(axis=1)
+def _held_out_base(run: Result) -> Array | None:
+    if run.end is not None:
+        return run.end.held_out_base
+    return None if run.held_out is None else run.held_out[:, 0]
 
 
 MEASURES: dict[str, Callable[[Result], Array | None]] = {
-    f.__name__: f for f in (success, gain, average, scatter, lost, held_out, held_out_gain)
+    f.__name__: f for f in (success, gain, average, scatter, held_out, held_out_gain)
 }
 
 
 def foretold(prediction: Prediction, measure: str) -> float | None:
     """The mean of a measure by a prediction, or None where it has none: no curve, or a measure of the spread."""
     curve = prediction.held_out if measure.startswith("held_out") else prediction.success
-    if curve is None or measure in ("scatter", "lost"):
+    if curve is None or measure == "scatter":
         return None
-    values = np.array(curve)
     if measure == "average":
-        return float(values.mean())
-    # A mean field is after the last update, a forecast of sampled outcomes is over the last quarter like the run's.
-    end = float(values[-1]) if prediction.low is None else float(_late(values[None])[0])
-    return end - float(values[0]) if measure.endswith("gain") else end
+        return float(np.mean(curve))
+    return curve[-1] - curve[0] if measure.endswith("gain") else curve[-1]

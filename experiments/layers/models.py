@@ -15,10 +15,10 @@ from bandit_sim import simulate
 from experiments import store
 from experiments.contexts import ContextsRun
 from experiments.contexts_spec import ContextsSpec, HeldOut
+from experiments.final_success import final_success
 from experiments.forecast import tabular_arms
 from experiments.layers.configuration import OVERLAP, Configuration, Difficulty
-from experiments.layers.exact_success import exact_success
-from experiments.layers.record import Prediction, Result, fingerprint, hash_of, now
+from experiments.layers.record import RESULT, End, Prediction, Result, fingerprint, hash_of, now
 from experiments.layers.steps import Seed, Steps, in_steps_of
 from experiments.pay import no_pay_on_text
 from experiments.smoothing import default_width, smooth
@@ -63,7 +63,7 @@ class ModelWorld(Spec):
         model: registry name, hub name or folder.
         step: eta of a variant's 1.0, by optimiser.
         max_tokens: longest response.
-        exact: success at the end is found by enumerating every response, for a model small enough.
+        exact: the model is small enough to enumerate: success at the end has no noise of sampling.
         query: by difficulty.
         spectrum: training queries of a variant with several.
         held_out: queries never trained on.
@@ -176,13 +176,23 @@ class ModelWorld(Spec):
         started, clock = now(), time.perf_counter()
         run = self._run(spec, folder)
         seen, joint = run.observe(), run.probe()
-        exact = self.exact and len(spec.queries) == 1
         p0 = float(np.mean([probe.p0 for probe in joint.probes[: len(spec.queries)]]))
         return Result(
             hash_of(spec), np.arange(spec.rounds), seen.outcomes("training"),
-            seen.outcomes("held_out") if spec.held_out else None, exact_success(run) if exact else None, p0,
-            spec.rule.rollouts * spec.batch, fingerprint(folder), started, now(), time.perf_counter() - clock,
+            seen.outcomes("held_out") if spec.held_out else None, p0, spec.rule.rollouts * spec.batch,
+            fingerprint(folder), started, now(), time.perf_counter() - clock,
         )  # fmt: skip
+
+    def end(self, spec: ContextsSpec, folder: Path) -> End:
+        """Success of the trained replicas of a run that is there, or is made."""
+        clock = time.perf_counter()
+        found = final_success(self._run(spec, folder), exact=self.exact)
+        n = len(spec.queries)
+        (success, held_out), (base, held_out_base) = (
+            (x[:, :n].mean(axis=1), x[:, n:].mean(axis=1) if spec.apart else None) for x in found
+        )
+        seconds = time.perf_counter() - clock
+        return End(success, base, held_out, held_out_base, fingerprint(folder, RESULT), seconds)
 
     def _run(self, spec: ContextsSpec, folder: Path) -> ContextsRun:
         """The run's folder, with the probe that another variant of the same queries left."""

@@ -67,7 +67,9 @@ def report(
         "seeds": sorted({world.seed for world in worlds.values()}),
         "shares": _shares(todo),
         "seconds": sum(
-            cell.result.seconds for cell in todo if cell.spec is not None and cell.result is not None
+            cell.result.seconds + (cell.result.end.seconds if cell.result.end else 0.0)
+            for cell in todo
+            if cell.spec is not None and cell.result is not None
         ),
         "pictures": {name: _embedded(figure) for name, figure in figures.items()},
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -18,6 +19,7 @@ from experiments.layers.record import (
     now,
     read_prediction,
     read_result,
+    write_end,
     write_prediction,
     write_result,
 )
@@ -44,7 +46,13 @@ class Cell(NamedTuple):
 
     @property
     def result(self) -> Result | None:
-        """The result, if it is whole and the prediction is the one it was run after."""
+        """The result, if it is whole, with its end measured, and the prediction is the one it was run after."""
+        found = self.ran
+        return None if found is None or (found.rollouts and found.end is None) else found
+
+    @property
+    def ran(self) -> Result | None:
+        """The result, its end measured or not yet."""
         if self.prediction is None:
             return None
         found = read_result(self.folder, hash_of(self.spec))
@@ -83,11 +91,14 @@ def observe(cell: Cell, world: AnyWorld) -> Result:
             f"{cell.world} {cell.variant.key} has no prediction of spec {hash_of(cell.spec)} in {cell.folder}; "
             "predict it before it is run"
         )
-    if (found := cell.result) is not None:
-        return found
-    made = world.observe(cell.variant.configuration, cell.spec, cell.folder)
-    write_result(cell.folder, made)
-    return made
+    if (found := cell.ran) is None:
+        found = world.observe(cell.variant.configuration, cell.spec, cell.folder)
+        write_result(cell.folder, found)
+    if isinstance(world, ModelWorld) and found.end is None:
+        found = replace(found, end=world.end(cell.spec, cell.folder))
+        assert found.end is not None
+        write_end(cell.folder, found.end)
+    return found
 
 
 def predict(cell: Cell, world: AnyWorld) -> Prediction:
@@ -137,5 +148,5 @@ def run(
             continue
         tell(i, len(todo), cell, "predict")
         predict(cell, world)
-        tell(i, len(todo), cell, "run")
+        tell(i, len(todo), cell, "run" if cell.ran is None else "measure success at the end")
         observe(cell, world)

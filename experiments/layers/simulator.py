@@ -113,8 +113,8 @@ class SimulatorWorld(Spec):
         curves = run_simulation(spec).curves
         held_out = curves["held_out"] if "held_out" in spec.observe else None
         return Result(
-            hash_of(spec), curves.at, curves["success"], held_out, curves["success"][:, -1],
-            float(curves["success"][0, 0]), 0, fingerprint(folder), started, now(), time.perf_counter() - clock,
+            hash_of(spec), curves.at, curves["success"], held_out, float(curves["success"][0, 0]), 0,
+            fingerprint(folder), started, now(), time.perf_counter() - clock,
         )  # fmt: skip
 
 

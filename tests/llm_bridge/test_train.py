@@ -407,5 +407,15 @@ def test_a_batch_that_the_queries_cannot_fill_is_refused(split, tiny) -> None:
     with pytest.raises(ValueError, match="batch = 4 of 3 training queries; give 1 to all of them"):
         several(split, tiny, preset("minimalist"), batch=4)
     run = several(split, tiny, preset("minimalist"), batch=1)
-    with pytest.raises(ValueError, match="does not say which were asked"):
+    with pytest.raises(ValueError, match="do not say which were asked; give the query of each"):
         run.retrace([(7, 12)] * 4, np.zeros(4))
+
+
+def test_of_a_batch_that_is_not_all_a_record_with_its_queries_is_retraced(split, tiny) -> None:
+    run, again = (several(split, tiny, preset("minimalist", eta=0.05), batch=2) for _ in range(2))
+    for turn in run.run(6):
+        again.retrace(turn.tokens, turn.rewards, turn.query)
+    moved = [a - b for a, b in zip(ups(run), ups(several(split, tiny, preset("minimalist"))), strict=True)]
+    assert max(abs(x).max() for x in moved) > 1e-3
+    for a, b in zip(ups(run), ups(again), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-12)

@@ -9,16 +9,15 @@ import pytest
 
 from experiments.layers.findings import Finding, difference, judge, read_findings
 from experiments.layers.measures import MEASURES, foretold, scatter
-from experiments.layers.record import Prediction, Result
+from experiments.layers.record import End, Prediction, Result
 from experiments.layers.run import Cell
 
 RNG = np.random.default_rng(5)
 
 
-def result(success, rollouts: int = 0, final=None, held_out=None, p0: float = 0.1) -> Result:
+def result(success, rollouts: int = 0, end=None, held_out=None, p0: float = 0.1) -> Result:
     values = np.asarray(success, dtype=np.float64)
-    final = values[:, -1] if rollouts == 0 and final is None else final
-    return Result("s", np.arange(values.shape[1]), values, held_out, final, p0, rollouts, "p", "2", "3", 0.0)
+    return Result("s", np.arange(values.shape[1]), values, held_out, p0, rollouts, "p", "2", "3", 0.0, end)
 
 
 def finding(*compare: dict) -> Finding:
@@ -77,11 +76,11 @@ def test_pairing_by_seed_takes_out_what_seeds_share():
     assert alone is not None and alone.high - alone.low > 0.1
 
 
-def test_fewer_replicas_are_paired_with_the_first_of_the_others():
+def test_fewer_replicas_are_paired_with_the_first_of_the_others_which_all_count():
     a, b = ends(0.6, seeds=60), ends(0.5, seeds=8)
     seen = difference([(a, 1), (b, -1)], "success")
     assert seen is not None and seen.seeds == 8
-    assert seen.mean == pytest.approx(float((a.final[:8] - b.final).mean()))
+    assert seen.mean == pytest.approx(float(a.success[:, -1].mean() - b.success[:, -1].mean()))
 
 
 def test_a_claim_and_a_prediction_are_judged_apart():
@@ -129,14 +128,20 @@ def test_measures_of_a_curve_by_hand():
         [[0.1, 0.3, 0.5, 0.7], [0.1, 0.1, 0.1, 0.02]], held_out=np.array([[0.2, 0.2, 0.2, 0.6]] * 2)
     )
     by_hand = {
-        "success": [0.7, 0.02], "gain": [0.6, -0.08], "average": [0.4, 0.08], "lost": [0.0, 1.0],
+        "success": [0.7, 0.02], "gain": [0.6, -0.08], "average": [0.4, 0.08],
         "held_out": [0.6, 0.6], "held_out_gain": [0.4, 0.4],
     }  # fmt: skip
     for name, values in by_hand.items():
         np.testing.assert_allclose(MEASURES[name](made), values)  # pyright: ignore[reportArgumentType]
-    sampled = result([[0, 0, 0, 0, 1, 1, 0, 1]], rollouts=1)
-    assert MEASURES["success"](sampled) == pytest.approx([0.5])
-    assert MEASURES["lost"](sampled) is None and MEASURES["held_out"](sampled) is None
+    assert MEASURES["held_out"](result([[0.1, 0.2]])) is None
+
+
+def test_of_sampled_curves_the_end_is_what_was_measured_after_the_run():
+    end = End(np.array([0.5]), np.array([0.2]), np.array([0.4]), np.array([0.1]), "r", 1.0)
+    made = result([[0, 0, 1, 1]], rollouts=1, end=end, held_out=np.array([[0.0, 1.0]]))
+    by_hand = {"success": 0.5, "gain": 0.3, "average": 0.5, "held_out": 0.4, "held_out_gain": 0.3}
+    for name, value in by_hand.items():
+        np.testing.assert_allclose(MEASURES[name](made), [value])  # pyright: ignore[reportArgumentType]
 
 
 def test_foretold_numbers_of_a_curve_by_hand():

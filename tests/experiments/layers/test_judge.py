@@ -17,7 +17,8 @@ claims = st.sampled_from(["more", "less", "same", "no_more"])
 @given(st.integers(0, 2**32 - 1), st.integers(3, 40))
 def test_an_effect_is_scipys_paired_t_test(seed, seeds):
     a, b = np.random.default_rng(seed).normal([[0.2], [0.0]], 1.0, (2, seeds))
-    seen, known = effect(a - b), stats.ttest_rel(a, b)
+    seen, known = effect([(a, 1), (b, -1)]), stats.ttest_rel(a, b)
+    assert seen.freedom == pytest.approx(seeds - 1) and seen.seeds == seeds
     assert seen.mean == pytest.approx(float(np.mean(a - b)))
     low, high = known.confidence_interval()
     assert (seen.low, seen.high) == pytest.approx((low, high))
@@ -27,14 +28,48 @@ def test_an_effect_is_scipys_paired_t_test(seed, seeds):
 
 @given(st.floats(-1, 1), st.integers(2, 9))
 def test_equal_differences_are_known_without_error(value, seeds):
-    seen = effect([value] * seeds)
+    seen = effect([([value] * seeds, 1)])
     assert seen.error == 0 and seen.low == seen.mean == seen.high and seen.power(0.1) == 1
     assert (seen.above(value - 0.1), seen.above(value + 0.1)) == (0, 1)
 
 
 def test_one_seed_is_no_evidence():
     with pytest.raises(ValueError, match=r"shape \(1,\).*at least 2 seeds"):
-        effect([0.3])
+        effect([([0.3], 1)])
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(2, 20), st.integers(2, 20))
+def test_seeds_that_both_variants_have_are_paired_and_the_others_count_too(seed, both, more):
+    """Of independent blocks the variance is the sum: of the paired block's and of what the longer variant adds."""
+    rng = np.random.default_rng(seed)
+    a, b = rng.normal(size=both + more), rng.normal(size=both)
+    seen = effect([(a, 1), (b, -1)])
+    assert seen.mean == pytest.approx(a.mean() - b.mean()) and seen.seeds == both
+    inside = both * np.var(a[:both] / len(a) - b / both, ddof=1)
+    beyond = more * np.var(a[both:] / len(a), ddof=1)
+    assert seen.error**2 == pytest.approx(inside + beyond)
+    assert min(both, more) - 1 <= seen.freedom + 1e-9 and seen.freedom <= both + more - 2 + 1e-9
+    assert effect([(b, -1), (a, 1)]) == pytest.approx(seen)
+
+
+def test_a_single_seed_beyond_the_shared_ones_joins_nothing():
+    a, b = np.array([0.3, 0.5, 0.1, 9.0]), np.array([0.2, 0.1, 0.0])
+    assert effect([(a, 1), (b, -1)]) == effect([(a[:3], 1), (b, -1)])
+
+
+def test_partly_shared_seeds_keep_the_level_and_gain_power():
+    """12 seeds shared of 32, correlation .3, no difference: 4,000 tests at 5%; 4.5 standard errors are .016. With a
+    difference of .7 the pairs alone see it less often."""
+    rng, false, seen, pairs = np.random.default_rng(5), 0, 0, 0
+    for _ in range(4000):
+        a = rng.normal(size=32)
+        b = 0.3 * a[:12] + np.sqrt(1 - 0.09) * rng.normal(size=12)
+        whole = effect([(a, 1), (b, -1)])
+        false += 2 * min(whole.above(0), whole.below(0)) < 0.05
+        seen += effect([(a + 0.7, 1), (b, -1)]).above(0) < 0.025
+        pairs += effect([(a[:12] + 0.7, 1), (b, -1)]).above(0) < 0.025
+    assert abs(false / 4000 - 0.05) < 0.016
+    assert seen > pairs
 
 
 @given(chances)
@@ -63,7 +98,7 @@ def test_holm_keeps_the_chance_of_any_false_alarm():
 @pytest.mark.parametrize("size", [0.0, 0.3, 0.6, 40.0])
 def test_power_is_the_share_of_tests_that_see_the_effect(size):
     """12 seeds of deviation 1: simulated with 20,000 tests, 4.5 standard errors of a share are at most .016."""
-    seen = Effect(0.0, 0.0, 0.0, 1 / np.sqrt(12), 12)
+    seen = Effect(0.0, 0.0, 0.0, 1 / np.sqrt(12), 11, 12)
     draws = np.random.default_rng(1).normal(size, 1, (20_000, 12))
     # The law conditions on the standard error being what it is in truth; so does this test.
     p = stats.ttest_1samp(draws, 0.0, axis=1).pvalue
@@ -73,7 +108,7 @@ def test_power_is_the_share_of_tests_that_see_the_effect(size):
 @given(claims, st.floats(-0.5, 0.5), st.floats(0.001, 0.1), st.floats(0.01, 0.2))
 def test_for_and_against_are_never_both_right_about_the_mean_itself(claim, mean, error, margin):
     """A claim and what contradicts it overlap only where an effect is there but too small to matter."""
-    seen = Effect(mean, 0, 0, error, 30)
+    seen = Effect(mean, 0, 0, error, 29, 30)
     supports, contradicts = p_values(seen, claim, margin)
     assert 0 <= supports <= 1 and 0 <= contradicts <= 1
     if supports < 0.05 and contradicts < 0.05:
@@ -91,12 +126,12 @@ def test_for_and_against_are_never_both_right_about_the_mean_itself(claim, mean,
     ],
 )  # fmt: skip
 def test_verdicts_of_clear_effects(claim, mean, expected):
-    assert verdict(*p_values(Effect(mean, 0, 0, 0.005, 50), claim, 0.05)) == expected
+    assert verdict(*p_values(Effect(mean, 0, 0, 0.005, 49, 50), claim, 0.05)) == expected
 
 
 def test_noise_decides_nothing():
     for claim, mean in itertools.product(("more", "less", "same", "no_more"), (-0.1, 0.0, 0.1)):
-        assert verdict(*p_values(Effect(mean, 0, 0, 1.0, 10), claim, 0.05)) == "undecided"
+        assert verdict(*p_values(Effect(mean, 0, 0, 1.0, 9, 10), claim, 0.05)) == "undecided"
 
 
 def test_comparisons_that_disagree_depend():

@@ -9,6 +9,7 @@ from experiments.exact import enumerate_model
 from experiments.layers import run as runner
 from experiments.layers.configuration import Configuration
 from experiments.layers.ladder import read_ladder
+from experiments.layers.measures import gain, held_out_gain
 from experiments.layers.models import ModelWorld
 from experiments.layers.worlds import read_worlds
 from experiments.stages import question_of
@@ -94,19 +95,31 @@ def test_predicted_probed_once_and_run(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_success_at_the_end_is_the_trained_replicas_own(tmp_path):
-    """Retraced from the record and enumerated: a replica without a success is the base model, the others are not."""
+    """Enumerated: a replica without a success is the base model, the others are not; a lost end is measured again."""
     asked: Configuration = MADE["minimalist/minimalist"]
     (cell,) = [c for c in runner.cells(LADDER, {"tiny": SMALL}, "quick", tmp_path) if c.variant.number == 0]
     runner.run([cell], {"tiny": SMALL})
-    assert cell.result is not None and cell.result.final is not None
+    assert cell.result is not None
+    end = cell.result.end
+    assert end is not None
     run = SMALL._run(SMALL.spec(asked, "quick"), tmp_path / "x")
     tiny, query = load_model("tiny-arithmetic"), run.spec.queries[0]
     question = question_of(tiny, query, run.spec.max_tokens)
     exact = enumerate_model(tiny, query.prompt, question.reward_of, 3, run.spec.adapter).success()
     moved = cell.result.success.sum(axis=1) > 0
     assert moved.any() and not moved.all(), "choose a budget in which some replicas succeed"
-    np.testing.assert_allclose(cell.result.final[~moved], exact, rtol=1e-5)
-    assert np.abs(cell.result.final[moved] - exact).min() > 1e-4
+    np.testing.assert_allclose(end.base, exact, rtol=1e-5)
+    np.testing.assert_array_equal(end.success[~moved], end.base[~moved])
+    assert end.held_out is not None and end.held_out_base is not None
+    np.testing.assert_array_equal(end.held_out[~moved], end.held_out_base[~moved])
+    assert np.abs(end.success[moved] - exact).min() > 1e-4
+    np.testing.assert_array_equal(gain(cell.result), end.success - end.base)
+    np.testing.assert_array_equal(held_out_gain(cell.result), end.held_out - end.held_out_base)
+    (cell.folder / "end.parquet").unlink()
+    assert cell.result is None and cell.ran is not None
+    runner.run([cell], {"tiny": SMALL})
+    assert cell.result is not None and cell.result.end is not None
+    np.testing.assert_array_equal(cell.result.end.success, end.success)
 
 
 @pytest.mark.slow
@@ -121,7 +134,7 @@ def test_helpers_and_a_reward_by_chance_run_on_a_model(tmp_path, key):
     ]
     runner.run(todo, {"tiny": world})
     plain, other = (cell.result for cell in todo)
-    assert plain is not None and other is not None and other.final is not None
+    assert plain is not None and other is not None and other.end is not None
     shared = min(len(plain.success), len(other.success))
     np.testing.assert_array_equal(plain.success[:shared, 0], other.success[:shared, 0])
     assert todo[1].prediction is not None and todo[1].prediction.success is not None

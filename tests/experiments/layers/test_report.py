@@ -93,7 +93,7 @@ class Known(runner.Cell):
 def known(key: str, told, run, alone=None) -> Known:
     success = np.asarray(run) + np.random.default_rng(0).normal(0, 0.01, (40, 1))
     made = Prediction("s", "law", None, [0, 1, 2], list(told), without_sharing=alone)
-    result = Result("s", np.arange(3), success, None, success[:, -1], 0.1, 0, "p", "2", "3", 0.0)
+    result = Result("s", np.arange(3), success, None, 0.1, 0, "p", "2", "3", 0.0)
     return Known("w", SimpleNamespace(key=key), Path(), (made, result), None)  # pyright: ignore[reportArgumentType]
 
 

@@ -15,11 +15,14 @@ from experiments.layers.configuration import Configuration
 from experiments.layers.findings import FILE, Finding, judge, read_findings
 from experiments.layers.ladder import Layer, Variant, read_ladder
 from experiments.layers.record import (
+    End,
     Prediction,
     Result,
+    fingerprint,
     hash_of,
     read_prediction,
     read_result,
+    write_end,
     write_prediction,
     write_result,
 )
@@ -139,13 +142,25 @@ def test_records_survive_the_disk(tmp_path):
     back = read_prediction(tmp_path, told.spec)
     assert back is not None and replace(back, made="") == told
     success = np.random.default_rng(0).uniform(size=(3, 2))
-    for held_out, final in ((None, None), (success / 2, success[:, 0])):
-        result = Result(told.spec, np.array([0, 4]), success, held_out, final, 0.1, 2, "abc", "t0", "t1", 1.5)
+    for held_out in (None, success / 2):
+        result = Result(told.spec, np.array([0, 4]), success, held_out, 0.1, 2, "abc", "t0", "t1", 1.5)
         write_result(tmp_path, result)
         found = read_result(tmp_path, told.spec)
         assert found is not None and read_result(tmp_path, "other") is None
         for name, value in result.__dict__.items():
             np.testing.assert_array_equal(getattr(found, name), value)
+        last = None if held_out is None else held_out[:, 0]
+        write_end(
+            tmp_path,
+            End(success[:, 0], success[:, 1], last, last, fingerprint(tmp_path, "result.parquet"), 2.5),
+        )
+        found = read_result(tmp_path, told.spec)
+        assert found is not None and found.end is not None and found.end.seconds == 2.5
+        np.testing.assert_array_equal(found.end.base, success[:, 1])
+        assert (found.end.held_out is None) == (held_out is None)
+    write_result(tmp_path, replace(result, seconds=2.0))
+    found = read_result(tmp_path, told.spec)
+    assert found is not None and found.end is None, "an end is of the run that it was measured on"
     half = (tmp_path / "result.parquet").read_bytes()
     (tmp_path / "result.parquet").write_bytes(half[:-50])
     assert read_result(tmp_path, told.spec) is None
