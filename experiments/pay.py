@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bandit_sim.verifiers import Clean, Format, Noisy, Shaped, Verifier
-from llm_bridge.train import Pay
+from llm_bridge.draws import Pay
 
 
 def no_pay_on_text(verifier: Verifier) -> str | None:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from llm_bridge.adapters import Factors
-from llm_bridge.asked import Asked, Question, sample_each
+from llm_bridge.asked import Asked, Question
+from llm_bridge.draws import Draws, Pay, numbers
 from llm_bridge.optimiser import Ascent
 from llm_bridge.rollouts import (
     Prompt,
@@ -23,7 +24,6 @@ from llm_bridge.rollouts import (
     read_responses,
     response_logits,
     score,
-    uniforms,
 )
 from llm_bridge.split import SplitModel
 from theory.prefix_tree import Tokens
@@ -32,15 +32,6 @@ from theory.rules.rule import Rule
 
 Policy = Callable[[SplitModel, Prompt, Factors | None, Tensor, Tensor, Tensor], Tensor]
 """Logits before the tokens of given responses: the network's (`rollouts.response_logits`) or its linearisation's."""
-
-
-Pay = Callable[[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]], NDArray[np.float64]]
-"""What rollouts are paid: of a uniform number, the verified reward and the length in tokens of each."""
-
-PICK_STREAM = 2**63
-"""Query number of the draws that choose a round's batch: no query can have it."""
-HELPER_STREAM, PAY_STREAM = 2**61, 2**62
-"""Added to a rollout's number: where the signal's helpers begin, and for the number that its pay is decided by."""
 
 
 @dataclass(frozen=True)
@@ -106,10 +97,11 @@ class Trainer:
         self.batch = len(questions) if batch is None else batch
         if not 1 <= self.batch <= len(questions):
             raise ValueError(f"batch = {batch} of {len(questions)} training queries; give 1 to all of them")
-        self.split, self.rule, self.policy, self.pay = split, rule, policy, pay
-        self.replicas, self.max_tokens, self.seed, self.chunk = replicas, max_tokens, seed, chunk
+        self.split, self.rule, self.policy = split, rule, policy
+        self.replicas, self.max_tokens, self.chunk = replicas, max_tokens, chunk
         self.asked = [Asked(split, question, replicas) for question in (*questions, *held_out)]
         self.training = len(questions)
+        self.draws = Draws(self.asked, self.training, replicas, self.batch, max_tokens, seed, pay)
         self.factors: Factors = split.adapters.fresh(replicas)
         self.parameters = split.adapters.trainable(self.factors)
         self.ascent = Ascent(rule.optimiser, self.parameters)
@@ -134,12 +126,13 @@ class Trainer:
         """One round of every replica."""
         started = time.perf_counter()
         self._refresh()
-        query = self._pick().repeat(self.rule.drawn)
+        query = self.draws.queries(self.round).repeat(self.rule.drawn)
         role = np.tile(self.rule.roles, self.replicas * self.batch)
-        number = np.tile(_numbers(self.rule), self.replicas * self.batch)
-        rolled = self._sample(query, number, role == GREEDY)
+        number = np.tile(numbers(self.rule), self.replicas * self.batch)
+        rolled = self.draws.rollouts(self.factors, self.round, query, number, role == GREEDY)
         tokens = _responses(rolled)
-        rewards = self._paid(query, number, rolled.lengths, self._rewards(query, tokens))
+        verified = self.draws.rewards(query, tokens)
+        rewards = self.draws.paid(self.round, query, number, rolled.lengths, verified)
         batch = self._batch(rolled, query, rewards)
         # An interrupt inside the update leaves parameters that no whole number of rounds has.
         self.whole = False
@@ -180,52 +173,8 @@ class Trainer:
         """
         query = np.tile(np.repeat(questions, rollouts), self.replicas)
         number = np.tile(np.arange(rollouts), self.replicas * len(questions))
-        tokens = _responses(self._sample(query, number))
-        return tokens, self._rewards(query, tokens)
-
-    def _pick(self) -> NDArray[np.int64]:
-        """(S B) each replica's queries of this round, in order."""
-        if self.batch == self.training:
-            return np.tile(np.arange(self.training), self.replicas)
-        keys = ([self.seed, s] for s in range(self.replicas))
-        bits = (np.random.Philox(key=key, counter=[0, 0, PICK_STREAM, self.round]) for key in keys)
-        drawn = [np.random.Generator(b).permutation(self.training)[: self.batch] for b in bits]
-        return np.sort(drawn, axis=1).ravel()
-
-    def _sample(
-        self, query: NDArray[np.int64], rollout: NDArray[np.int64], greedy: NDArray[np.bool_] | None = None
-    ) -> Rollouts:
-        """A response per row (replica-major, equally many each), rollout number `rollout` of query `query`."""
-        replica = np.arange(len(query)) // (len(query) // self.replicas)
-        draws = np.stack([
-            uniforms(self.seed, int(s), self.round, int(q), int(i), self.max_tokens)
-            for s, q, i in zip(replica, query, rollout, strict=True)
-        ])  # fmt: skip
-        if greedy is not None:
-            draws[greedy] = np.nan
-        asked = torch.from_numpy(query), torch.from_numpy(replica)
-        return sample_each(self.asked, self.factors, *asked, draws)
-
-    def _rewards(self, query: NDArray[np.int64], tokens: Sequence[Tokens]) -> NDArray[np.float64]:
-        return np.array([
-            self.asked[q].question.reward_of(t) for q, t in zip(query, tokens, strict=True)
-        ])  # fmt: skip
-
-    def _paid(
-        self,
-        query: NDArray[np.int64],
-        number: NDArray[np.int64],
-        lengths: NDArray[np.int64],
-        rewards: NDArray[Any],
-    ) -> NDArray[np.float64]:
-        """What the round's rollouts are paid; the chance in it depends on (seed, replica, round, query, rollout)."""
-        if self.pay is None:
-            return rewards
-        luck = [
-            uniforms(self.seed, row // self.rows_each, self.round, int(q), PAY_STREAM + int(i), 1)[0]
-            for row, (q, i) in enumerate(zip(query, number, strict=True))
-        ]
-        return self.pay(np.array(luck), rewards, lengths)
+        tokens = _responses(self.draws.rollouts(self.factors, self.round, query, number))
+        return tokens, self.draws.rewards(query, tokens)
 
     def retrace(
         self,
@@ -257,7 +206,7 @@ class Trainer:
                     f"batch = {self.batch} of {self.training} queries: responses alone do not say which were asked; "
                     "give the query of each"
                 )
-            query = self._pick().repeat(self.rule.rollouts)
+            query = self.draws.queries(self.round).repeat(self.rule.rollouts)
         count = len(responses)
         tokens = np.full((count, self.max_tokens), -1, dtype=np.int64)
         for row, response in zip(tokens, responses, strict=True):
@@ -383,11 +332,6 @@ class Trainer:
         self.reference = {name: tuple(side[name] for side in sides) for name in sides[0]} or None
         self.round = int(tensors["round"])
         self._moved(torch.arange(self.replicas))
-
-
-def _numbers(rule: Rule) -> NDArray[np.int64]:
-    """Rollout numbers of a query's round: those trained on from 0, so that no helper changes what they draw."""
-    return np.concatenate([np.arange(rule.rollouts), HELPER_STREAM + np.arange(len(rule.signal.helpers))])
 
 
 def _responses(rolled: Rollouts) -> list[Tokens]:

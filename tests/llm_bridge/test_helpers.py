@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from llm_bridge import draws
 from llm_bridge.rollouts import score
 from llm_bridge.train import Trainer
 from tests.llm_bridge.test_train import question, shake, trainer, ups
@@ -79,13 +80,13 @@ def test_a_round_with_helpers_is_the_gradient_step_of_its_trained_rollouts(split
             np.testing.assert_allclose(got[s], (leaf + 0.05 * grad).detach().numpy()[0], atol=1e-12)
 
 
-def test_the_greedy_rollout_takes_the_most_likely_token_each_time(split, tiny) -> None:
+def test_the_greedy_rollout_takes_the_most_likely_token_each_time(split, tiny, monkeypatch) -> None:
     """Against the whole model asked token by token; and its log probability is that of the policy."""
     run = helped(split, tiny, GREEDY, replicas=1)
     made = seen_batches(run)
     rolled = []
-    sample = run._sample
-    run._sample = lambda *args: rolled.append(sample(*args)) or rolled[-1]  # type: ignore
+    sample = draws.sample_each
+    monkeypatch.setattr(draws, "sample_each", lambda *args: rolled.append(sample(*args)) or rolled[-1])
     run.step()
     for q, prompt in enumerate(("3+4=", "1+1=")):
         tokens = tiny.encode_prompt(prompt)
@@ -106,8 +107,10 @@ def test_pay_by_chance_is_each_rollouts_own(split, tiny) -> None:
     """Same seed, fewer replicas or no helpers: the same pay. In 6,000 draws a share of .3 is met within 5 errors."""
     many, few = helped(split, tiny, pay=flipping), helped(split, tiny, pay=flipping, replicas=2)
     np.testing.assert_array_equal(many.step().rewards[:4], few.step().rewards)
-    run = trainer(split, tiny, preset("rloo", eta=1e-9, rollouts=20), replicas=6, paid=lambda t: 0.0)
-    run.pay = lambda uniform, truth, length: (uniform < 0.3) * 1.0 + 0 * truth
+    run = Trainer(
+        split, [question(tiny, "3+4=", "7")], preset("rloo", eta=1e-9, rollouts=20), replicas=6, max_tokens=3,
+        pay=lambda uniform, truth, length: (uniform < 0.3) * 1.0 + 0 * truth,
+    )  # fmt: skip
     paid = np.array([turn.rewards for turn in run.run(50)])
     assert abs(paid.mean() - 0.3) < 5 * np.sqrt(0.3 * 0.7 / paid.size)
 
