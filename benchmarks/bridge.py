@@ -22,22 +22,23 @@ import tempfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from llm_bridge.adapters import AdapterSpec
-from llm_bridge.asked import Question
-from llm_bridge.builtin_queries import DEFAULT
+from llm_bridge.asked import Asked, Question, sample_each
+from llm_bridge.builtin_queries import BUILTIN, DEFAULT
 from llm_bridge.models import LanguageModel, load_model
 from llm_bridge.plain import PlainModel, generate
 from llm_bridge.probe import measure
-from llm_bridge.rollouts import read_prompt, score
+from llm_bridge.rollouts import read_prompt, read_responses, score
 from llm_bridge.split import SplitModel
 from llm_bridge.train import Trainer
 from llm_bridge.verifiers import score as pay
@@ -230,6 +231,48 @@ def rounds(bench: Bench, max_tokens: int, repeats: int, folder: str) -> float:
     return ours
 
 
+def shared(bench: Bench, repeats: int) -> None:
+    """Print what is won by sampling several queries in one padded batch, and by reading a prompt once per replica."""
+    split, replicas, each = SplitModel(bench.model.model, AdapterSpec()), 16, 4
+    ends, asked = bench.model.end_tokens, []
+    for query in BUILTIN[:each]:
+        prompt = bench.model.encode_prompt(query.prompt)
+        asked.append(Asked(split, Question(prompt, bench.reward_of, ends), replicas))
+    factors = split.adapters.fresh(replicas)
+    split.adapters.trainable(factors)
+    asks = torch.arange(each).repeat(replicas)
+    replica = torch.arange(replicas).repeat_interleave(each)
+    draws = np.random.default_rng(0).random((len(asks), 10))
+
+    def apart() -> object:
+        mine = [asks == q for q in range(each)]
+        return [sample_each(asked, factors, asks[at], replica[at], draws[at.numpy()]) for at in mine]
+
+    rows = torch.arange(8).repeat_interleave(8)
+    first, tokens = asked[0].prompt, torch.from_numpy(np.random.default_rng(1).integers(0, 4096, (64, 10)))
+    hidden = read_responses(split, first, tokens)
+
+    def update(parts: Iterable[Tensor]) -> Callable[[], object]:
+        return lambda: [
+            score(split, first, factors, rows[at], hidden[at], tokens[at]).sum().backward() for at in parts
+        ]
+
+    every = torch.arange(64)
+    spent = medians(
+        {
+            "together": lambda: sample_each(asked, factors, asks, replica, draws), "apart": apart,
+            "once": update(every.split(16)),
+            # Rows of replicas that are all different read their prompts themselves.
+            "each": update([every[i::8] for i in range(8)]),
+        },
+        repeats,
+    )  # fmt: skip
+    print(f"\n{each} queries, {replicas} replicas, 10 tokens: {spent['together']:.2f} s in one padded batch")
+    show("sampled one query after another", spent["apart"] / spent["together"], f"{spent['apart']:.2f} s")
+    print(f"gradient of 8 rollouts of 8 replicas: {spent['once']:.2f} s, a prompt read once per replica")
+    show("read once per rollout", spent["each"] / spent["once"], f"{spent['each']:.2f} s")
+
+
 def show(name: str, ratio: float, what: str) -> None:
     target = f"{TARGETS[name]:8d} x" if name in TARGETS else f"{'-':>10s}"
     print(f"  {name:40s} {ratio:8.1f} x {target}   ({what})")
@@ -284,6 +327,7 @@ def main() -> None:
     print(f"one thread; medians of {options.repeats}; ratio, target", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         cost = {length: rounds(bench, length, options.repeats, folder) for length in options.tokens}
+    shared(bench, options.repeats)
     command = [sys.executable, "-m", "benchmarks.bridge", "--probe"]
     ran = subprocess.run(command, capture_output=True, text=True, check=True)
     spent, peak, before = map(float, ran.stdout.split())

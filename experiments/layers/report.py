@@ -29,7 +29,14 @@ from figures.style import DPI, rc, save_figure
 
 PACKAGES = ("onearm", "numpy", "scipy", "jax", "torch", "transformers")
 PAGE, TABLES = "report.html", "report.md"
-RECORDS = (EXPECTATIONS, "phases.json", "*/*/prediction.json", "*/*/spec.toml", "*/*/result.parquet")
+RECORDS = (
+    EXPECTATIONS,
+    "phases.json",
+    "*/*/prediction.json",
+    "*/*/spec.toml",
+    "*/*/result.parquet",
+    "*/*/end.parquet",
+)
 """What of a store is enough for the report, and for a second run to leave its cells as they are."""
 
 
