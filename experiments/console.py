@@ -31,8 +31,8 @@ Json = Annotated[
 
 
 @contextmanager
-def reporting(as_json: bool) -> Iterator[None]:
-    """Errors a user can mend become one line on standard error and exit code 2; warnings one line each."""
+def telling() -> Iterator[None]:
+    """Warnings become one line each on standard error."""
 
     def tell(message: Warning | str, *_: Any, **__: Any) -> None:
         errors.print(f"[yellow]warning:[/] {message}", highlight=False)
@@ -43,6 +43,13 @@ def reporting(as_json: bool) -> Iterator[None]:
         for category in (ForecastWarning, QueryWarning, CacheWarning):
             warnings.simplefilter("always", category)
         warnings.showwarning = tell  # pyright: ignore[reportAttributeAccessIssue]
+        yield
+
+
+@contextmanager
+def reporting(as_json: bool) -> Iterator[None]:
+    """Errors a user can mend become one line on standard error and exit code 2; warnings one line each."""
+    with telling():
         try:
             yield
         except ValidationError as error:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from experiments.console import Json, errors, reporting, show
+from experiments.console import Json, errors, reporting, show, telling
 
 if TYPE_CHECKING:
     from experiments.layers.run import AnyWorld, Cell
@@ -52,32 +53,50 @@ def _all(
     return layers, chosen, scale, list(cells(layers, chosen, scale, out / scale, layer))
 
 
-@app.command()
-def run(
-    quick: Quick = True,
-    layer: Number = None,
-    world: Where = None,
-    out: Out = Path("runs/layers"),
-    as_json: Json = False,
-) -> None:
-    """Predict every variant in every world, and only then run it; killed at any point, go on from there."""
-    with reporting(as_json):
+def _run_world(name: str, quick: bool, out: Path, layer: int | None) -> int:
+    """Predict and run one world's cells; returns how many it refuses."""
+    with telling():
         from experiments.compile_cache import keep_compiled
-        from experiments.layers import findings
-        from experiments.layers.run import expect, most_wanted_first
+        from experiments.layers.findings import read_findings
+        from experiments.layers.run import most_wanted_first
         from experiments.layers.run import run as run_all
 
         keep_compiled()
-        layers, worlds, scale, todo = _all(quick, out, layer, world)
-        asked = findings.read_findings(variants=[v.key for row in layers for v in row.variants])
-        expect(out / scale, findings.FILE)
+        layers, worlds, _, todo = _all(quick, out, layer, [name])
+        asked = read_findings(variants=[v.key for row in layers for v in row.variants])
 
         def tell(done: int, total: int, cell: Cell, what: str) -> None:
             errors.print(f"{done + 1}/{total}  {cell.world}  {cell.variant.key}: {what}", highlight=False)
 
         compared = (key for finding in asked for compare in finding.compare for key, _ in compare.keys)
         run_all(most_wanted_first(todo, list(dict.fromkeys(compared))), worlds, tell)
-        skipped = sum(cell.refused is not None for cell in todo)
+        return sum(cell.refused is not None for cell in todo)
+
+
+@app.command()
+def run(
+    quick: Quick = True,
+    layer: Number = None,
+    world: Where = None,
+    jobs: Annotated[
+        int, typer.Option(min=1, help="Worlds that run at once, each with its share of the cores.")
+    ] = 2,
+    out: Out = Path("runs/layers"),
+    as_json: Json = False,
+) -> None:
+    """Predict every variant in every world, and only then run it; killed at any point, go on from there."""
+    with reporting(as_json):
+        from experiments.layers.findings import FILE, read_findings
+        from experiments.layers.jobs import side_by_side
+        from experiments.layers.run import expect
+
+        layers, worlds, scale, todo = _all(quick, out, layer, world)
+        read_findings(
+            variants=[v.key for row in layers for v in row.variants]
+        )  # with an error, before it is noted
+        expect(out / scale, FILE)
+        one = partial(_run_world, quick=quick, out=out, layer=layer)
+        skipped = side_by_side(one, list(worlds), jobs)
         show("layers", {"ran": len(todo) - skipped, "refused": skipped, "out": str(out / scale)}, as_json)
 
 
