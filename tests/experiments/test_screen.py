@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from experiments.cli import app
 from experiments.screen import Screening
+from experiments.screen_report import line_of
 from experiments.screen_spec import ScreenSpec, digest_of
 from experiments.specs import ModelSpec
 from llm_bridge.adapters import AdapterSpec
@@ -263,15 +264,13 @@ def test_the_limit_holds_for_sets_with_queries_in_range(tmp_path: Path) -> None:
 
 
 def test_queries_survive_the_file(tmp_path: Path) -> None:
-    from experiments.screen import _line
-
     queries = [
         *reasoning_gym_queries("basic_arithmetic", seed=1, size=2, max_terms=2),
         Query(prompt="1+1=", answer="2", verifier="integer", name="two", stop="\n"),
         Query(prompt="Say 5.", answer="5"),
     ]
     path = tmp_path / "q.jsonl"
-    path.write_text("".join(map(_line, queries)))
+    path.write_text("".join(map(line_of, queries)))
     assert load_queries(path) == queries
 
 
