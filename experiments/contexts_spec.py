@@ -58,6 +58,11 @@ class ContextsSpec(TrainingSpec):
                 f"probe.coordinates {self.probe.coordinates} changes nothing in a joint probe, whose forecast has a "
                 "kernel; leave it out"
             )
+        if self.forecast.relinearise is not None:
+            raise ValueError(
+                f"forecast.relinearise after rounds {self.forecast.relinearise.rounds} is of one query's forecast; "
+                "leave it out of several queries'"
+            )
         both = {q.prompt for q in self.queries} & {q.prompt for q in self.apart}
         if both:
             raise ValueError(f"query {min(both)!r} is trained on and held out; leave it out of one of them")

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import json
 import warnings
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from bandit_sim import TreeArms, displacement
 from bandit_sim.displacement import carried
 from experiments import store
+from experiments.relinearise import reached, refusal
 from experiments.stages import Run
 from experiments.warning import ForecastWarning
 from llm_bridge.adapters import Factors
-from llm_bridge.rollouts import Prompt, padded, read_prompt, read_responses, score
-from llm_bridge.scores import displaced
-from theory.prefix_tree import Tokens
-from theory.response_tree import ResponseTree
+from llm_bridge.masses import masses
+from llm_bridge.rollouts import read_prompt
+from theory.probe import Probe
 
 Array = NDArray[np.float64]
 REPLICAS = 4
-CHUNK = 32
 LIMIT = 0.1
 """Of the foretold rise: beyond this the network is not where its linearisation says."""
 
@@ -69,40 +67,51 @@ class Drift:
 def drift(run: Run, replicas: int = REPLICAS) -> list[Drift]:
     """Measure how far the network is from its linearisation, half-way and where the forecast ends.
 
-    It reads the probe's atoms and its kept responses, and samples nothing.
+    A forecast that is relinearised is held to the linearisation that rules it there. It reads probes' atoms and
+    their kept responses, and samples nothing.
 
     Errors: ValueError for a rule that `bandit_sim.displacement` cannot carry, and where no correct response is a
         leaf of its own.
     Source: design of this project, section 2 (a cheap re-probe measures the drift and warns).
     Valid when: kept responses hold most of the correct mass; what lies beyond them is not read.
     """
-    probe, spec = run.probe(), run.spec
+    probe, networks, rounds = run.probe(), run.networks(), run.spec.rounds
+    starts = (0,) if networks is None else networks.starts
+    base = float(probe.tree().leaf_probability()[_leaves(probe)].sum())
+    looks = []
+    for at in sorted({max(1, rounds // 2), rounds}):
+        i = bisect_left(starts, at) - 1
+        if networks is None or i == 0:
+            pairs = _compared(run, probe, None, at, replicas, run.spec.seed)
+        else:
+            pairs = np.concatenate([
+                _compared(run, networks.probe(k, i), networks.factors(k, i), at - starts[i], 1, networks.key(i, k))
+                for k in range(networks.asked.networks)
+            ], axis=1)  # fmt: skip
+        looks.append(Drift(at, base, *pairs))
+    return looks
+
+
+def _compared(run: Run, probe: Probe, factors: Factors | None, rounds: int, replicas: int, key: int) -> Array:
+    """(2, S) mass of the kept correct responses by a probe's tree, `rounds` after it, and by the network there."""
     tree, scores = probe.tree_and_scores()
-    kept = probe.kept
-    if not kept:
-        raise ValueError("no correct response is a leaf of the probe's tree; raise --probe-rollouts")
-    leaves = [probe.leaf_of(response, 1.0) for response in kept]
-    looks = sorted({max(1, spec.rounds // 2), spec.rounds})
-    arms = TreeArms.from_tree(tree)
-    reached = [_in_tree_order(tree, *displacement(arms, spec.rule, at, replicas, spec.seed)) for at in looks]
+    leaves = _leaves(probe)
+    alpha, f = reached(tree, run.spec.rule, rounds, replicas, key)
     prompt = read_prompt(run.split, run.prompt)
-    shares = np.concatenate([alpha for alpha, _ in reached]) @ scores
     # As many networks at once as the parameters are held for side by side.
-    parts = np.array_split(shares, -(-len(shares) // (run.split.adapters.at_once or len(shares))))
-    masses = []
-    for part in parts:
-        factors = displaced(
-            run.split, prompt, probe.layout.atoms, part,
-            progress=lambda done, total: run.progress("drift", done, total),
-        )  # fmt: skip
-        masses.append(_masses(run, prompt, factors, kept, len(part)))
-    network = np.concatenate(masses).reshape(len(looks), replicas)
-    base = float(tree.leaf_probability()[leaves].sum())
-    measured = [
-        Drift(at, base, np.array([tree.leaf_probability(row)[leaves].sum() for row in f]), own)
-        for at, (_, f), own in zip(looks, reached, network, strict=True)
+    parts = np.array_split(alpha @ scores, -(-replicas // (run.split.adapters.at_once or replicas)))
+    network = [
+        masses(run.split, prompt, run.displaced(probe, part, factors), len(part), probe.kept).sum(axis=1)
+        for part in parts
     ]
-    return measured
+    return np.stack([[tree.leaf_probability(row)[leaves].sum() for row in f], np.concatenate(network)])
+
+
+def _leaves(probe: Probe) -> list[int]:
+    """The leaves of the kept correct responses."""
+    if not probe.kept:
+        raise ValueError("no correct response is a leaf of the probe's tree; raise --probe-rollouts")
+    return [probe.leaf_of(response, 1.0) for response in probe.kept]
 
 
 def foretold_drift(run: Run) -> list[dict[str, Any]] | None:
@@ -121,32 +130,12 @@ def foretold_drift(run: Run) -> list[dict[str, Any]] | None:
         store.write_json(path, {"stage": stage, "looks": looks})
     worst = max(looks, key=lambda look: abs(look["drift_of_rise"]))
     if abs(worst["drift_of_rise"]) > LIMIT:
+        finer = "" if refusal(run.spec.rule) else "probe again on the way (--relinearise), "
         warnings.warn(
             f"after {worst['rounds']} rounds the network's success differs from its linearisation's by "
             f"{worst['drift_of_rise']:+.0%} of the foretold rise (limit {LIMIT:.0%}): the forecast leaves its "
-            "range; give a smaller eta or fewer rounds",
+            f"range; {finer}give a smaller eta or fewer rounds",
             ForecastWarning,
             stacklevel=2,
         )
     return looks
-
-
-@torch.no_grad()
-def _masses(run: Run, prompt: Prompt, factors: Factors, responses: list[Tokens], replicas: int) -> Array:
-    """(replicas,) probability that a replica's network gives to these responses."""
-    device = prompt.hidden.device
-    tokens = padded(responses).to(device)
-    hidden = read_responses(run.split, prompt, tokens)
-    masses = np.zeros(replicas)
-    for s in range(replicas):
-        for part in torch.arange(len(responses), device=device).split(CHUNK):
-            rows = torch.full((len(part),), s, device=device)
-            logs = score(run.split, prompt, factors, rows, hidden[part], tokens[part])
-            masses[s] += float(logs.double().sum(dim=1).exp().sum())
-    return masses
-
-
-def _in_tree_order(tree: ResponseTree, *rows: Array) -> tuple[Array, ...]:
-    """Arrays over edges (S, E), from the order of `TreeArms` (by node) to the tree's own."""
-    back = np.argsort(tree.by_node)
-    return tuple(row[:, back] for row in rows)

@@ -82,6 +82,18 @@ Coordinates = Annotated[
     ),
 ]
 COORDINATES = 4096
+Relinearise = Annotated[
+    list[int] | None,
+    typer.Option(
+        help="Probe networks anew where the forecast is after so many rounds, and simulate on from there; repeatable."
+    ),
+]
+RelineariseNetworks = Annotated[
+    int | None, typer.Option(help="Networks that --relinearise probes anew. Default: 4.")
+]
+RelineariseRollouts = Annotated[
+    int | None, typer.Option(help="Rollouts of each of these probes. Default: those of --probe-rollouts.")
+]
 Precision = Annotated[
     float | None,
     typer.Option(
@@ -103,7 +115,7 @@ Out = Annotated[Path, typer.Option(help="Run folder. The same call again goes on
 def training_fields(given: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a `TrainingSpec` that a command's options name, which are given by the names they have there.
 
-    Commands without `full`, `optimiser` and `coordinates` leave them out.
+    Commands without `full`, `optimiser`, `coordinates` and `relinearise` leave them out.
     """
     from experiments.specs import ModelSpec, ProbeSpec
     from theory.rules.dialects import optimised, preset
@@ -120,7 +132,23 @@ def training_fields(given: Mapping[str, Any]) -> dict[str, Any]:
         asked = given["coordinates"]
         probe["coordinates"] = COORDINATES if asked is None and not linear else asked
     fields["probe"] = ProbeSpec(rollouts=given["probe_rollouts"], **probe)
+    fields |= _relinearised(*(given.get(f"relinearise{name}") for name in ("", "_networks", "_rollouts")))
     return fields | _adapter(given.get("full", False), given["adapter_blocks"])
+
+
+def _relinearised(rounds: list[int] | None, networks: int | None, rollouts: int | None) -> dict[str, Any]:
+    """The field `forecast` of a spec, where the command line says something of it."""
+    from experiments.specs import ForecastSpec, RelineariseSpec
+
+    options = {"networks": networks, "rollouts": rollouts}
+    asked = {name: value for name, value in options.items() if value is not None}
+    if not rounds:
+        if asked:
+            raise ValueError(
+                f"--relinearise-{next(iter(asked))} is of --relinearise; give it, or leave both out"
+            )
+        return {}
+    return {"forecast": ForecastSpec(relinearise=RelineariseSpec(rounds=tuple(rounds), **asked))}
 
 
 def _adapter(full: bool, blocks: str | None) -> dict[str, Any]:

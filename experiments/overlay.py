@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from experiments.drift import foretold_drift
 from experiments.forecast import ENGINES, Forecast, predicted_success
 from experiments.forecast_store import QUANTILES
 from experiments.observed import Observed
+from experiments.relinearise import relinearised
 from experiments.scores import Interval, smooth
 from experiments.smoothing import default_width
 from experiments.specs import RunSpec
@@ -44,7 +45,9 @@ def overlay(run: Run) -> Overlay:
     """
     probe = run.probe()
     made = run.forecast()
-    made_overlay = compare(run.spec, probe, made, run.observe())
+    compared = compare(run.spec, probe, made, run.observe())
+    added = relinearised(run.out, run.spec.stage("forecast"))
+    made_overlay = replace(compared, numbers=compared.numbers | added)
     store.write_json(run.out / "overlay.json", made_overlay.numbers)
     draw(made_overlay, run.out)
     return made_overlay
@@ -70,6 +73,7 @@ def foretell(run: Run) -> dict[str, Any]:
         **_times("time_to_half_forecast", scores.crossing_interval(members, 0.5)),
         "success_at_end": float(made.success["kernel"][-1]),
         **_drift(foretold_drift(run)),
+        **relinearised(run.out, run.spec.stage("forecast")),
         "seconds_probe": probe.meta["seconds"],
         "seconds_simulate": made.seconds,
         "tokens_probe": probe.meta["tokens"],

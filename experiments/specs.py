@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -63,12 +64,34 @@ class ProbeSpec(Spec):
         return self
 
 
+class RelineariseSpec(Spec):
+    """Where the network is probed anew: `networks` networks, each after these rounds; see `experiments.relinearise`.
+
+    rollouts: of each of these probes; None is as many as of the base model's.
+    """
+
+    rounds: Annotated[tuple[Count, ...], Field(min_length=1)]
+    networks: Annotated[int, Field(ge=2)] = 4
+    rollouts: Count | None = Field(default=None, exclude_if=lambda rollouts: rollouts is None)
+
+    @model_validator(mode="after")
+    def _one_after_the_other(self) -> RelineariseSpec:
+        if any(after <= before for before, after in pairwise(self.rounds)):
+            raise ValueError(
+                f"rounds {', '.join(map(str, self.rounds))} do not increase; give each once, the first one first "
+                "(--relinearise 10 --relinearise 20)"
+            )
+        return self
+
+
 class ForecastSpec(Spec):
     """How much is simulated: `bootstraps` trees with the probe's noise, `seeds` simulated replicas on each."""
 
     bootstraps: Count = 16
     seeds: Count = 192
     members: Annotated[int, Field(ge=2)] = 800
+    # Left out where there is none, so that older forecasts keep their hash.
+    relinearise: RelineariseSpec | None = Field(default=None, exclude_if=lambda asked: asked is None)
 
 
 def default_adapter(fields: dict[str, Any]) -> AdapterSpec:
@@ -125,6 +148,16 @@ class TrainingSpec(FileSpec):
             raise ValueError(
                 f"probe.coordinates = {self.probe.coordinates} with optimiser {self.rule.optimiser.kind}, which the "
                 "kernel carries; leave coordinates out (--coordinates), or choose adam (--optimiser adam)"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _relinearised_on_the_way(self) -> TrainingSpec:
+        asked = self.forecast.relinearise
+        if asked is not None and asked.rounds[-1] >= self.rounds:
+            raise ValueError(
+                f"forecast.relinearise after round {asked.rounds[-1]} of {self.rounds} changes nothing; give rounds "
+                f"from 1 to {self.rounds - 1} (--relinearise), or more rounds"
             )
         return self
 

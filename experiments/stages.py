@@ -8,20 +8,27 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from experiments import checkpoint
 from experiments.forecast import Forecast, forecast
 from experiments.forecast_store import load_forecast, save_forecast
 from experiments.observed import Observed, load_observed
 from experiments.probe_store import load_probe, save_probe
+from experiments.relinearise import RELINEARISED, Networks, check_rule, corrected
 from experiments.run_folder import TrainingFolder
 from experiments.specs import RunSpec
+from experiments.store import write_json
+from llm_bridge.adapters import Factors
 from llm_bridge.asked import Question
 from llm_bridge.full import FullSpec
 from llm_bridge.models import LanguageModel
-from llm_bridge.probe import measure
+from llm_bridge.probe import PROBE_STREAM, measure
 from llm_bridge.queries import Query
+from llm_bridge.rollouts import read_prompt
+from llm_bridge.scores import displaced
 from llm_bridge.train import Round, Trainer
 from llm_bridge.verifiers import score, verify
 from theory.prefix_tree import Tokens
@@ -55,6 +62,14 @@ class Run(TrainingFolder):
         found = load_probe(self.out, stage)
         if found is not None:
             return found
+        probe = self.measured()
+        save_probe(self.out, probe, stage)
+        return probe
+
+    def measured(
+        self, factors: Factors | None = None, rollouts: int | None = None, stream: int = PROBE_STREAM
+    ) -> Probe:
+        """A probe of the base model, or of another network; see `llm_bridge.probe.measure`."""
         started = time.perf_counter()
         probe = measure(
             self.split,
@@ -62,7 +77,7 @@ class Run(TrainingFolder):
             self.reward_of,
             end_tokens=self.end_tokens,
             vocabulary=self.language_model.model.config.vocab_size,
-            rollouts=self.spec.probe.rollouts,
+            rollouts=rollouts or self.spec.probe.rollouts,
             max_tokens=self.spec.max_tokens,
             seed=self.spec.seed,
             cut=self.spec.probe.cut,
@@ -73,12 +88,24 @@ class Run(TrainingFolder):
             # Wrong paths too, though a raw reward never pulls them: what stays in a rest moves as one arm, while
             # its tokens in truth move apart, and the forecast comes out too high late (`late_errors`).
             keep="all",
+            factors=factors,
+            stream=stream,
             progress=self.progress,
         )
         probe.meta["seconds"] = time.perf_counter() - started
         probe.meta["model"] = self.language_model.fingerprint
-        save_probe(self.out, probe, stage)
         return probe
+
+    def displaced(self, probe: Probe, shares: NDArray[np.floating], base: Factors | None = None) -> Factors:
+        """Factors of networks moved along the scores of a probe's atoms; see `llm_bridge.scores.displaced`."""
+        return displaced(
+            self.split,
+            read_prompt(self.split, self.prompt),
+            probe.layout.atoms,
+            shares,
+            base=base,
+            progress=lambda done, total: self.progress("displace", done, total),
+        )
 
     def forecast(self) -> Forecast:
         """The forecast: from the folder, or simulated from the probe and saved. Never trains."""
@@ -98,6 +125,8 @@ class Run(TrainingFolder):
                 f"optimiser {self.spec.rule.optimiser.kind} acts on parameters, and probe.coordinates is None: "
                 "give how many of them are to be simulated (--coordinates 4096)"
             )
+        if self.spec.forecast.relinearise is not None:
+            check_rule(self.spec.rule)
         probe = self.probe()
         made = forecast(
             probe,
@@ -108,8 +137,18 @@ class Run(TrainingFolder):
             seed=self.spec.seed,
             progress=self.progress,
         )
+        if (networks := self.networks()) is not None:
+            correction = networks.correction(self.progress)
+            write_json(self.out / RELINEARISED, {"stage": stage} | correction.numbers())
+            made = corrected(made, correction, self.spec.seed)
         save_forecast(self.out, made, probe.p0, stage)
         return made
+
+    def networks(self) -> Networks | None:
+        """The networks that are probed anew, where the spec asks for some."""
+        if self.spec.forecast.relinearise is None:
+            return None
+        return Networks(self.spec, self.probe(), self.out, self.measured, self.displaced)
 
     def observe(self) -> Observed:
         """The run itself: from the folder, or trained. An interrupted run goes on where it stopped."""

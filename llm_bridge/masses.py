@@ -25,7 +25,7 @@ def masses(
 
     Arguments: factors of the S replicas; R distinct responses as token ids, closed or cut as they would be sampled.
     """
-    tokens = padded(responses)
+    tokens = padded(responses).to(prompt.hidden.device)
     hidden = read_responses(split, prompt, tokens)
     which = torch.arange(len(responses)).repeat(replicas)
     rows = torch.arange(replicas).repeat_interleave(len(responses))

@@ -1,4 +1,4 @@
-"""Measure the bandit on the base model: rollouts, verified; their prefix tree; one score per edge."""
+"""Measure the bandit on a network: rollouts, verified; their prefix tree; one score per edge."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from llm_bridge.adapters import Factors
 from llm_bridge.rollouts import Prompt, Rollouts, open_prompt, read_prompt, sample, uniforms
 from llm_bridge.scores import atom_scores, gram
 from llm_bridge.sketch import Coordinates, Reduction, Sketch
@@ -44,9 +45,11 @@ def measure(
     precision: float | None = None,
     sketch: int | None = None,
     coordinates: int | None = None,
+    factors: Factors | None = None,
+    stream: int = PROBE_STREAM,
     progress: Progress | None = None,
 ) -> Probe:
-    """Probe one query on the base model.
+    """Probe one query on the base model, or on another network.
 
     Arguments:
         reward_of: verified reward (0 or 1) of a response given as token ids.
@@ -57,6 +60,8 @@ def measure(
         sketch: d, coordinates that scores are sketched to before they are multiplied (`llm_bridge.sketch`); its
             error is in the probe's meta. None multiplies the scores themselves.
         coordinates: parameters of which the probe keeps the scores themselves, for optimisers that no kernel carries.
+        factors: those of the network, one replica's (leading axis 1); None is the base model.
+        stream: replica number of the draws, as of `uniforms`: another network's are others.
     Errors: `NoCorrectRollout` where none of the N rollouts is correct: there is nothing to forecast from. ValueError
         as from `reduction_of`.
     """
@@ -67,12 +72,12 @@ def measure(
     responses, layout, meta = survey(
         split, prompt, reward_of, end_tokens=end_tokens, vocabulary=vocabulary, rollouts=rollouts,
         max_tokens=max_tokens, seed=seed, cut=cut, leaf_cut=leaf_cut, keep=keep, batch=batch, precision=precision,
-        progress=progress,
+        factors=factors, stream=stream, progress=progress,
     )  # fmt: skip
     scores = atom_scores(
         split,
         prompt,
-        split.adapters.fresh(1),
+        split.adapters.fresh(1) if factors is None else factors,
         layout.atoms,
         reduction=_both(reduction, sample_of),
         progress=None if progress is None else lambda done, total: progress("scores", done, total),
@@ -142,6 +147,8 @@ def survey(
     batch: int = BATCH,
     query: int = 0,
     precision: float | None = None,
+    factors: Factors | None = None,
+    stream: int = PROBE_STREAM,
     progress: Progress | None = None,
 ) -> tuple[Responses, PrefixTree, dict[str, object]]:
     """The part of a probe before its scores: rollouts, the tree grown from them, and what was done.
@@ -159,6 +166,8 @@ def survey(
         seed=seed,
         batch=batch,
         query=query,
+        factors=factors,
+        stream=stream,
         enough=lambda parts: precision is not None and known_to(precision, collect(parts, reward_of)),
         progress=progress,
     )
@@ -195,7 +204,7 @@ class NoCorrectRollout(ValueError):
     """None of the probe's rollouts was correct: p0 is at most 1 - 0.05^(1/N) with 95% confidence."""
 
     def __init__(self, rollouts: int, query: str = "") -> None:
-        self.upper = 1 - 0.05 ** (1 / rollouts)
+        self.rollouts, self.upper = rollouts, 1 - 0.05 ** (1 / rollouts)
         super().__init__(
             f"{query}no correct rollout among {rollouts}: p0 is below {self.upper:.2g} (95%), and there is nothing to "
             f"forecast from. Raise --probe-rollouts, raise --max-tokens if answers are cut off, check --answer "
@@ -213,20 +222,22 @@ def draw_rollouts(
     seed: int,
     batch: int,
     query: int = 0,
+    factors: Factors | None = None,
+    stream: int = PROBE_STREAM,
     enough: Callable[[list[Rollouts]], bool] = lambda parts: False,
     progress: Progress | None = None,
 ) -> list[Rollouts]:
-    """`count` rollouts of the base model in batches, fewer where `enough` says so of the batches so far.
+    """`count` rollouts of a network in batches, fewer where `enough` says so of the batches so far.
 
-    (query, rollout) names the draws, as in `uniforms`, in the probe's own stream.
+    (query, rollout) names the draws, as in `uniforms`, in a stream of the probe's own. Arguments: see `measure`.
     """
-    opening = open_prompt(split, prompt, None, torch.zeros(1, dtype=torch.long))
+    opening = open_prompt(split, prompt, factors, torch.zeros(1, dtype=torch.long))
     parts: list[Rollouts] = []
     for done in range(0, count, batch):
         index = range(done, min(done + batch, count))
-        draws = np.stack([uniforms(seed, PROBE_STREAM, 0, query, i, max_tokens) for i in index])
+        draws = np.stack([uniforms(seed, stream, 0, query, i, max_tokens) for i in index])
         rows = torch.zeros(len(index), dtype=torch.long)
-        parts.append(sample(split, prompt, opening, None, rows, draws, [end_tokens]))
+        parts.append(sample(split, prompt, opening, factors, rows, draws, [end_tokens]))
         if progress is not None:
             progress("rollouts", index.stop, count)
         if enough(parts):

@@ -63,26 +63,28 @@ def displaced(
     atoms: Sequence[Atom],
     shares: NDArray[np.floating],
     *,
+    base: Factors | None = None,
     chunk: int = 32,
     progress: Callable[[int, int], None] | None = None,
 ) -> Factors:
-    """Factors of S replicas at  theta_0 + sum_m shares_sm g(m),  g the scores at the base model.
+    """Factors of S replicas at  theta + sum_m shares_sm g(m),  g the scores at theta.
 
     No score is stored: a chunk of atoms is read once and differentiated along every replica's shares.
 
     Arguments:
         shares: (S, M) how much of each atom's score a replica has moved along.
+        base: theta, one replica's factors (leading axis 1); None is the base model.
     """
-    base = split.adapters.fresh(1)
     moved = split.adapters.fresh(len(shares))
-    leaves = split.adapters.trainable(base)
+    start = split.adapters.fresh(1) if base is None else _detached(base)
+    leaves = split.adapters.trainable(start)
     totals = [torch.zeros(len(shares), *leaf.shape[1:]).to(leaf) for leaf in leaves]
     order = sorted(range(len(atoms)), key=lambda i: len(atoms[i].tokens))
     read = _trunk_of(split, prompt, [_read_of(atom) for atom in atoms], chunk)
     for first in range(0, len(order), chunk):
         part = order[first : first + chunk]
         rows = torch.zeros(len(part), dtype=torch.long, device=prompt.hidden.device)
-        logs = _log_probabilities(split, prompt, base, [atoms[i] for i in part], read, rows)
+        logs = _log_probabilities(split, prompt, start, [atoms[i] for i in part], read, rows)
         for s, row in enumerate(torch.from_numpy(np.asarray(shares)[:, part])):
             grads = torch.autograd.grad(logs, leaves, row.to(logs), retain_graph=s + 1 < len(shares))
             for total, grad in zip(totals, grads, strict=True):
@@ -90,9 +92,14 @@ def displaced(
         if progress is not None:
             progress(first + len(part), len(order))
     with torch.no_grad():
-        for parameter, total in zip(split.adapters.trainable(moved), totals, strict=True):
-            parameter += total
-    return moved
+        for parameter, leaf, total in zip(split.adapters.trainable(moved), leaves, totals, strict=True):
+            parameter.copy_(leaf + total)
+    return _detached(moved)
+
+
+def _detached(factors: Factors) -> Factors:
+    """The same numbers as leaves of their own, which no gradient asked of them marks."""
+    return {name: tuple(x.detach() for x in tensors) for name, tensors in factors.items()}
 
 
 def gram(scores: Tensor) -> Tensor:
