@@ -30,6 +30,7 @@ from llm_bridge.probe import NoCorrectRollout
 from theory.probe import Probe
 from theory.response_tree import ResponseTree
 from theory.rules.rule import Rule
+from theory.rules.schedule import ConstantRate
 
 Array = NDArray[np.float64]
 FOLDER, RELINEARISED = "relinearised", "relinearised.json"
@@ -51,10 +52,10 @@ def refusal(rule: Rule) -> str:
         )
     if rule.kl.reads_reference:
         return f"kl {rule.kl.kind} pulls to the base model, which a new linearisation does not hold; leave kl out"
-    if optimiser.remembers or optimiser.schedule.kind != "constant":
+    if optimiser.remembers or optimiser.schedule != ConstantRate():
         return (
             f"optimiser with momentum {getattr(optimiser, 'momentum', 0):g} and schedule {optimiser.schedule.kind} "
-            "would begin anew with each linearisation; give momentum 0 and a constant schedule"
+            "would begin anew with each linearisation; give momentum 0 and a constant schedule without warm-up"
         )
     if rule.init(np) != ():
         return f"signal {rule.signal.kind} remembers earlier rounds; choose one without memory"

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from llm_bridge.masses import masses
 from llm_bridge.probe import NoCorrectRollout, collect, draw_rollouts, measure
 from llm_bridge.rollouts import score
-from llm_bridge.scores import atom_scores, gram
+from llm_bridge.scores import atom_scores, displaced, gram
 from theory.prefix_tree import Atom
 
 
@@ -100,3 +101,28 @@ def test_no_correct_rollout_says_how_small_p0_is_and_what_to_do(split, tiny, pro
         measure(split, prompt.tokens, lambda t: 0.0, **options(tiny))
     # 0.05^(1/400) = exp(-2.9957/400): the largest p0 under which 400 misses are a 5% event.
     assert caught.value.upper == pytest.approx(0.00746, abs=1e-5)
+
+
+def test_a_network_is_probed_where_it_is(split, tiny, prompt) -> None:
+    """Its masses, its scores, and draws of its own stream; and moved on from there, it moves along these scores."""
+    factors = {name: (down, torch.full_like(up, 0.1)) for name, (down, up) in split.adapters.fresh(1).items()}
+    paid = lambda t: float(tiny.decode(list(t)) == "7")  # noqa: E731
+    own, other, base = (
+        measure(split, prompt.tokens, paid, **(options(tiny) | more))
+        for more in ({"factors": factors}, {"factors": factors, "stream": 2**63 + 2**62}, {})
+    )
+    np.testing.assert_allclose(
+        own.responses.mass, masses(split, prompt, factors, 1, own.responses.tokens)[0], rtol=1e-9
+    )
+    assert own.found != pytest.approx(base.found, rel=0.05)
+    assert dict(zip(own.responses.tokens, own.responses.counts, strict=True)) != dict(
+        zip(other.responses.tokens, other.responses.counts, strict=True)
+    )
+    atoms = own.layout.atoms[:5]
+    scores = atom_scores(split, prompt, factors, atoms)
+    np.testing.assert_allclose(own.gram[:5, :5], gram(scores).numpy(), rtol=1e-9)
+    shares = np.random.default_rng(0).normal(size=(2, 5))
+    moved = displaced(split, prompt, atoms, shares, base=factors)
+    gone = [torch.cat([up.reshape(len(up), -1) for _, up in f.values()], dim=1) for f in (moved, factors)]
+    torch.testing.assert_close(gone[0] - gone[1], torch.from_numpy(shares) @ scores, rtol=1e-9, atol=1e-12)
+    assert not any(x.requires_grad for pair in (*moved.values(), *factors.values()) for x in pair)
