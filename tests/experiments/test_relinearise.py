@@ -112,8 +112,8 @@ def toy(
 
 @pytest.mark.parametrize(
     ("seed", "rule"),
-    [(0, None), (1, preset("rloo", eta=0.2, rollouts=3)), (2, preset("dr-grpo", eta=0.2, rollouts=4))],
-    ids=["minimalist", "rloo", "dr-grpo"],
+    [(0, None), (1, preset("rloo", eta=0.2, rollouts=3)), (2, preset("group-mean", eta=0.3, rollouts=4))],
+    ids=["minimalist", "rloo", "group-mean"],
 )
 def test_an_exactly_linear_network_has_nothing_to_correct(
     tmp_path: Path, seed: int, rule: Rule | None

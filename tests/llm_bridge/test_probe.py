@@ -105,7 +105,7 @@ def test_no_correct_rollout_says_how_small_p0_is_and_what_to_do(split, tiny, pro
 
 def test_a_network_is_probed_where_it_is(split, tiny, prompt) -> None:
     """Its masses, its scores, and draws of its own stream; and moved on from there, it moves along these scores."""
-    factors = {name: (down, torch.full_like(up, 0.1)) for name, (down, up) in split.adapters.fresh(1).items()}
+    factors = {name: (down, torch.full_like(up, 0.5)) for name, (down, up) in split.adapters.fresh(1).items()}
     paid = lambda t: float(tiny.decode(list(t)) == "7")  # noqa: E731
     own, other, base = (
         measure(split, prompt.tokens, paid, **(options(tiny) | more))
