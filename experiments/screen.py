@@ -19,7 +19,7 @@ from llm_bridge.base_rollouts import BaseRollouts, Visit
 from llm_bridge.probe import SCREEN_STREAM
 from llm_bridge.queries import Query
 from llm_bridge.verifiers import score, verify
-from theory.screening import nearest_verdict
+from theory.screening import Verdict, nearest_verdict
 
 TOGETHER = 4
 """Queries whose first visits are sampled together."""
