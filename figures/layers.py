@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import fill
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import ArrayLike, NDArray
 
 from figures.frame import EDGE
@@ -20,6 +21,7 @@ from figures.style import BLUE, CM, GREY, INK, MEDIUM, SMALL, VERMILLION, new_fi
 Array = NDArray[np.float64]
 COLUMNS = 2
 WIDTH, HEIGHT = 7.6, 4.4  # cm of one panel with its margins
+REASON = 46  # characters of a line of text in place of a run
 
 
 @dataclass(frozen=True)
@@ -77,17 +79,19 @@ def draw_ladder(panels: Sequence[Panel], title: str) -> Figure:
             axes = figure.add_axes(
                 (left / width, bottom / height, (WIDTH - 1.45) / width, (HEIGHT - 1.75) / height)
             )
-            _panel(axes, panel, (WIDTH - 0.4) * CM * figure.dpi)
+            _panel(axes, panel, (WIDTH - 1.15 - EDGE) * CM * figure.dpi)
     return figure
 
 
 def _panel(axes: Axes, panel: Panel, room: float) -> None:
     axes.set_ylim(0, 1.02)
     fit(axes.text(0, 1.17, panel.title, transform=axes.transAxes, fontsize=MEDIUM, weight="bold"), room)
-    fit(axes.text(0, 1.05, panel.words, transform=axes.transAxes, fontsize=SMALL, color=GREY), room)
+    words = {"transform": axes.transAxes, "fontsize": SMALL, "color": GREY}
     if panel.run is None or panel.at is None or panel.run_error is None:
+        axes.text(0, 1.12, fill(panel.words, REASON), va="top", **words)
         axes.set_axis_off()
         return
+    fit(axes.text(0, 1.05, panel.words, **words), room)
     run, at = np.asarray(panel.run, np.float64), np.asarray(panel.at, np.float64)
     error = 2 * np.asarray(panel.run_error, np.float64)
     if panel.below is not None and panel.below_at is not None:
@@ -100,6 +104,7 @@ def _panel(axes: Axes, panel: Panel, room: float) -> None:
     axes.fill_between(at, run - error, run + error, color=INK, alpha=0.15, lw=0, zorder=3)
     axes.plot(at, run, color=INK, lw=1.4, zorder=4)
     axes.set_xlim(0, max(float(at.max()), 1.0))
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer=True))
     axes.set_xlabel("round (updates)")
     axes.set_ylabel("success probability")
 
