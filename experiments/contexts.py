@@ -25,6 +25,8 @@ from theory.prefix_tree import Tokens
 from theory.rules.rule import Rule
 
 OBSERVED, TRAINED = "observed.parquet", "trained.safetensors"
+ENDS = "ends"
+"""Name of the ends of a forecast among its arrays."""
 
 
 @dataclass(frozen=True)
@@ -83,12 +85,14 @@ class ContextsRun(TrainingFolder):
         if found is None:
             made = foretell(self.spec, self.probe(), self.progress)
             arrays = {f"{kernel}.{name}": x for (kernel, name), x in made.members.items()}
+            arrays |= {f"{ENDS}.{name}": x for name, x in made.ends.items()}
             with store.replacing(path) as temporary:
                 save_file(arrays, temporary, {"stage": stage, "seconds": repr(made.seconds)})
             return made
         arrays, notes = found
-        members = {(key.split(".")[0], key.split(".")[1]): x for key, x in arrays.items()}
-        return Foretold(members, float(notes["seconds"]))
+        named = {(key.split(".")[0], key.split(".")[1]): x for key, x in arrays.items()}
+        ends = {name: named.pop((ENDS, name)) for kind, name in list(named) if kind == ENDS}
+        return Foretold(named, ends, float(notes["seconds"]))
 
     def observe(self) -> Seen:
         """The run itself: from the folder, or trained. An interrupted run goes on where it stopped."""

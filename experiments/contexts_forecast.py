@@ -28,9 +28,13 @@ class Foretold:
 
     The observable is the mean over S replicas: of the round's outcomes ("training"), and of the held-out
     rollouts before round 1, 1 + every, ... ("held_out").
+
+    Arguments:
+        ends: by set (2,), mean success of the base model and after the last update, by the joint kernel.
     """
 
     members: dict[tuple[str, str], Array]
+    ends: dict[str, Array]
     seconds: float
 
 
@@ -52,24 +56,32 @@ def foretell(spec: ContextsSpec, joint: JointProbe, progress: Progress) -> Foret
     jobs += [("apart", trees, _apart(trees, kernel)) for trees, kernel in drawn[:2]]
     pool = max(settings.seeds, 2 * spec.replicas)
     members: dict[tuple[str, str], list[Array]] = {(k, s): [] for k in KERNELS for s in SETS}
+    ends: dict[str, list[Array]] = {s: [] for s in SETS}
     for done, (name, trees, kernel) in enumerate(jobs):
         arms = forest(trees, kernel, training=len(spec.queries), batch=spec.batch, tokens=tokens)
         looking = ("held_out",) if spec.held_out else ()
+        # A round more than is trained: its success is that after the last update.
         curves = simulate(
-            arms, spec.rule, spec.rounds, pool, spec.seed + done, observe=("outcome", *looking),
+            arms, spec.rule, spec.rounds + 1, pool, spec.seed + done, observe=("outcome", "success", *looking),
             verifier=spec.verifier,
         )  # fmt: skip
+        if name == "joint":
+            for set_, seen in zip(SETS, ("success", *looking), strict=False):
+                ends[set_].append(curves.mean(seen)[[0, -1]])
         share = -(-settings.members // sum(other == name for other, *_ in jobs))
         seed = spec.seed + done
-        members[name, "training"].append(ensemble_of_means(curves["outcome"], spec.replicas, share, seed))
+        members[name, "training"].append(
+            ensemble_of_means(curves["outcome"][:, :-1], spec.replicas, share, seed)
+        )
         if spec.held_out is not None:
-            p = np.clip(curves["held_out"][:, :: spec.held_out.every], 0, 1)
+            p = np.clip(curves["held_out"][:, :-1][:, :: spec.held_out.every], 0, 1)
             count = spec.held_out.rollouts * len(spec.apart)
             paid = np.random.default_rng(seed).binomial(count, p) / count
             members[name, "held_out"].append(ensemble_of_means(paid, spec.replicas, share, seed))
         progress("simulate", done + 1, len(jobs))
     return Foretold(
         {key: np.concatenate(parts) for key, parts in members.items() if parts},
+        {key: np.clip(np.mean(parts, axis=0), 0, 1) for key, parts in ends.items() if parts},
         time.perf_counter() - started,
     )
 

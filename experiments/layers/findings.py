@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field, RootModel, ValidationError, model_validator
 
 from experiments.layers.judge import Claim, Effect, Verdict, effect, holm, p_values, together, verdict
-from experiments.layers.measures import MEASURES, foretold
+from experiments.layers.measures import MEASURES, foretold, foretold_early
 from experiments.layers.record import Result
 from experiments.layers.run import Cell
 from theory.laws import LAWS
@@ -108,6 +108,7 @@ class Seen:
     compare: Compare
     effect: Effect
     foretold: float | None
+    foretold_early: bool
     predicted_first: bool
     claim: Verdict
     prediction: Verdict
@@ -141,7 +142,7 @@ def judge(findings: Sequence[Finding], cells: Iterable[Cell]) -> list[Row]:
     worlds: dict[str, dict[str, Cell]] = {}
     for cell in cells:
         worlds.setdefault(cell.world, {})[cell.variant.key] = cell
-    drafts: list[tuple[int, str, Compare, Effect, float | None, bool]] = []
+    drafts: list[tuple[int, str, Compare, Effect, Sequence[tuple[Cell, int]]]] = []
     rows = [Row(finding) for finding in findings]
     for i, finding in enumerate(findings):
         for world, there in worlds.items():
@@ -157,22 +158,22 @@ def judge(findings: Sequence[Finding], cells: Iterable[Cell]) -> list[Row]:
                         f"{world}: {compare.words}", f"{compare.measure} is not measured here"
                     )
                     continue
-                drafts.append((i, world, compare, seen, _foretold(used, compare.measure), _first(used)))
+                drafts.append((i, world, compare, seen, used))
     raw = [p_values(d[3], of, d[2].margin) for d in drafts for of in (d[2].claims, d[2].predicts)]
     flat = holm([p for pair in raw for p in pair])
-    for n, (i, world, compare, seen, told, first) in enumerate(drafts):
+    for n, (i, world, compare, seen, used) in enumerate(drafts):
         claim, against, prediction, other = flat[4 * n : 4 * n + 4]
         rows[i].seen.append(
             Seen(
-                world, compare, seen, told, first, verdict(claim, against), verdict(prediction, other),
-                min(claim, against), seen.power(compare.margin),
+                world, compare, seen, _foretold(used, compare.measure), _early(used, compare.measure), _first(used),
+                verdict(claim, against), verdict(prediction, other), min(claim, against), seen.power(compare.margin),
             )
         )  # fmt: skip
     return rows
 
 
 def difference(parts: Sequence[tuple[Result, int]], measure: str) -> Effect | None:
-    """The signed sum of a measure over variants, paired by seed: the draws of seed s are the same in all of them."""
+    """The signed sum of a measure over variants, paired where they share seeds: a seed's draws are the same in all."""
     values = [(MEASURES[measure](result), sign) for result, sign in parts]
     found = [(v, sign) for v, sign in values if v is not None]
     return effect(found) if len(found) == len(values) else None
@@ -194,6 +195,15 @@ def _foretold(used: Sequence[tuple[Cell, int]], measure: str) -> float | None:
     if any(value is None for value, _ in parts):
         return None
     return float(np.sum([sign * value for value, sign in parts if value is not None]))
+
+
+def _early(used: Sequence[tuple[Cell, int]], measure: str) -> bool:
+    return any(
+        cell.prediction is not None
+        and cell.result is not None
+        and foretold_early(cell.prediction, cell.result, measure)
+        for cell, _ in used
+    )
 
 
 def _first(used: Sequence[tuple[Cell, int]]) -> bool:

@@ -51,8 +51,8 @@ def effect(parts: Sequence[tuple[ArrayLike, int]]) -> Effect:
 
         d = sum_v sign_v / n_v sum_s x_vs;   Var d = sum over strata of m Var u_s,  u_s = sum_v sign_v x_vs / n_v
 
-    Seeds of one stratum are those that the same variants have: what is shared is paired, what is not is not lost. With
-    as many seeds everywhere it is the paired t test.
+    Seeds of one stratum are those that the same variants have: what is shared is paired, what is not counts too, but
+    for a seed that would be a stratum of its own. With as many seeds everywhere it is the paired t test.
 
     Arguments: (n_v,) values of each variant, of seeds 0 to n_v - 1, and its sign.
     Errors: ValueError for fewer than 2 seeds: nothing is said on one.
@@ -62,9 +62,11 @@ def effect(parts: Sequence[tuple[ArrayLike, int]]) -> Effect:
     for x, _ in values:
         if x.ndim != 1 or len(x) < 2:
             raise ValueError(f"values have shape {x.shape}; give one of each of at least 2 seeds")
-    # A stratum of one seed has no variance: it joins nothing, and is left out.
-    sizes = sorted({len(x) for x, _ in values})
-    sizes = [n for n, before in zip(sizes, [0, *sizes], strict=False) if n - before > 1]
+    # A stratum of one seed has no variance: its seed is left out.
+    sizes: list[int] = []
+    for n in sorted({len(x) for x, _ in values}):
+        if n - (sizes[-1] if sizes else 0) > 1:
+            sizes.append(n)
     values = [(x[: max(n for n in sizes if n <= len(x))], sign) for x, sign in values]
     shares = np.zeros(sizes[-1])
     for x, sign in values:

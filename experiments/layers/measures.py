@@ -73,4 +73,11 @@ def foretold(prediction: Prediction, measure: str) -> float | None:
         return None
     if measure == "average":
         return float(np.mean(curve))
-    return curve[-1] - curve[0] if measure.endswith("gain") else curve[-1]
+    ends = prediction.ends or {}
+    start, end = ends.get("held_out" if curve is prediction.held_out else "success", [curve[0], curve[-1]])
+    return end - start if measure.endswith("gain") else end
+
+
+def foretold_early(prediction: Prediction, run: Result, measure: str) -> bool:
+    """Whether what is foretold ends before what is measured: a curve's last point against the end of a run."""
+    return run.end is not None and prediction.ends is None and measure not in ("average", "scatter")

@@ -29,6 +29,10 @@ from figures.style import DPI, rc, save_figure
 
 PACKAGES = ("onearm", "numpy", "scipy", "jax", "torch", "transformers")
 PAGE, TABLES = "report.html", "report.md"
+EARLY = (
+    "* This foretold number lags behind what is measured: of the rounds before the end, success the last point of "
+    "a smoothed curve, held-out success that at three quarters of the run."
+)
 RECORDS = (
     EXPECTATIONS,
     "phases.json",
@@ -66,6 +70,7 @@ def report(
         "out": out.name,
         "versions": {"python": sys.version.split()[0], **{name: metadata.version(name) for name in PACKAGES}},
         "rows": rows,
+        "early": EARLY if any(s.foretold_early for row in rows for s in row.seen) else "",
         "controls": controls(layers, there),
         "layers": layers,
         "cells": todo,

@@ -62,6 +62,23 @@ def test_the_forecast_is_there_before_anything_is_trained(tmp_path: Path, tiny: 
         for name, rounds in (("training", 13), ("held_out", 4))
     }
     assert not (tmp_path / "observed.parquet").exists()
+    read = run.forecast()
+    for name, queries in (("training", slice(0, 2)), ("held_out", slice(2, None))):
+        np.testing.assert_array_equal(read.ends[name], made.ends[name])
+        # Trees with the probe's noise begin near the measured p0, and nowhere near the end.
+        p0 = np.mean([probe.p0 for probe in run.probe().probes[queries]])
+        assert made.ends[name][0] == pytest.approx(p0, abs=0.02)
+    assert made.ends["training"][1] > made.ends["training"][0] + 0.05
+
+
+def test_the_end_foretold_is_where_a_longer_forecast_passes(tmp_path: Path, tiny: LanguageModel) -> None:
+    """After 12 rounds, where 13 rounds look for the last time: 2 rollouts of 1,024 replicas, error .01."""
+    many = ForecastSpec(bootstraps=2, seeds=512, members=400)
+    long, short = (
+        ContextsRun(spec(rounds=n, forecast=many), tmp_path / str(n), model=tiny).forecast() for n in (13, 12)
+    )
+    seen = long.members["joint", "held_out"][:, 3].mean()
+    assert short.ends["held_out"][1] == pytest.approx(seen, abs=0.04)
 
 
 def test_numbers_and_picture_of_both_sets(done) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.layers.findings import Finding, difference, judge, read_findings
-from experiments.layers.measures import MEASURES, foretold, scatter
+from experiments.layers.measures import MEASURES, foretold, foretold_early, scatter
 from experiments.layers.record import End, Prediction, Result
 from experiments.layers.run import Cell
 
@@ -150,6 +150,17 @@ def test_foretold_numbers_of_a_curve_by_hand():
     assert foretold(field, "held_out_gain") == pytest.approx(0.2) and foretold(field, "scatter") is None
     assert foretold(field, "average") == pytest.approx(0.35)
     assert foretold(Prediction("s", "law", "no law"), "success") is None
+
+
+def test_foretold_ends_are_those_measured_or_are_marked():
+    curves = {"at": [0, 1], "success": [0.1, 0.2], "held_out": [0.1, 0.1]}
+    told = Prediction("s", "law", **curves, ends={"success": [0.05, 0.3], "held_out": [0.1, 0.15]})
+    by_hand = {"success": 0.3, "gain": 0.25, "average": 0.15, "held_out": 0.15, "held_out_gain": 0.05}
+    assert {name: foretold(told, name) for name in by_hand} == pytest.approx(by_hand)
+    end = End(np.array([0.5]), np.array([0.2]), None, None, "r", 1.0)
+    run, older = result([[0, 1]], rollouts=1, end=end), Prediction("s", "law", **curves)
+    assert foretold_early(older, run, "gain") and not foretold_early(told, run, "gain")
+    assert not foretold_early(older, run, "average") and not foretold_early(older, result([[0, 1]]), "gain")
 
 
 @pytest.mark.parametrize(

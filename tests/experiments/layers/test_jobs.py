@@ -9,15 +9,23 @@ from pathlib import Path
 
 import pytest
 
-from experiments.layers.jobs import CORES, side_by_side
+from experiments.layers import jobs
+from experiments.layers.jobs import side_by_side
 
 
-def noted(name: str, out: Path, broken: str = "") -> int:
+class Awkward(ValueError):
+    """An error that cannot be unpickled, as many are: its arguments are not its message."""
+
+    def __init__(self, number: int, name: str) -> None:
+        super().__init__(f"{name} is broken {number} times")
+
+
+def noted(name: str, out: Path, broken: str = "", kind: type[Exception] = Awkward) -> int:
     """Write down who ran it, with how many threads."""
     import torch
 
-    if name == broken:
-        raise ValueError(f"{name} is broken")
+    if name in broken:
+        raise kind(2, name) if kind is Awkward else kind(f"{name} is broken")
     time.sleep(0.1 if broken else 0.0)  # so that the broken one is heard of first
     (out / name).write_text(f"{os.getpid()} {torch.get_num_threads()}")
     return len(name)
@@ -31,14 +39,21 @@ def test_one_job_runs_here_in_the_order_given(tmp_path):
     assert (tmp_path / "alone").read_text().split()[0] == str(os.getpid())
 
 
-def test_two_jobs_run_elsewhere_with_their_share_of_the_cores(tmp_path):
+def test_two_jobs_run_elsewhere_with_their_share_of_the_cores(tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs, "CORES", 6)
     assert side_by_side(partial(noted, out=tmp_path), ["a", "bb", "ccc"], 2) == 6
     for name in ("a", "bb", "ccc"):
         pid, threads = (tmp_path / name).read_text().split()
-        assert pid != str(os.getpid()) and int(threads) == max(1, CORES // 2)
+        assert pid != str(os.getpid()) and int(threads) == 3
 
 
-def test_where_one_fails_the_others_end_first(tmp_path):
-    with pytest.raises(ValueError, match="b is broken"):
-        side_by_side(partial(noted, out=tmp_path, broken="b"), ["a", "b", "c"], 2)
+@pytest.mark.parametrize("count", [1, 2])
+def test_where_some_fail_the_others_end_first_and_each_is_named(tmp_path, count):
+    with pytest.raises(ValueError, match="b: b is broken 2 times\nd: d is broken 2 times"):
+        side_by_side(partial(noted, out=tmp_path, broken="bd"), ["a", "b", "c", "d"], count)
     assert {path.name for path in tmp_path.iterdir()} == {"a", "c"}
+
+
+def test_an_error_of_ours_keeps_its_traceback(tmp_path):
+    with pytest.raises(RuntimeError, match=r"(?s)b is broken.*Traceback.*in noted"):
+        side_by_side(partial(noted, out=tmp_path, broken="b", kind=KeyError), ["a", "b"], 2)

@@ -52,6 +52,14 @@ def test_seeds_that_both_variants_have_are_paired_and_the_others_count_too(seed,
     assert effect([(b, -1), (a, 1)]) == pytest.approx(seen)
 
 
+def test_a_single_seed_left_out_leaves_the_next_two_in():
+    """Sizes 4, 5, 6: the fifth seed alone is no stratum, the fifth and sixth of the third variant are."""
+    draws = np.random.default_rng(0).normal(size=6)
+    four_and_six = effect([(draws[:4], 1), (draws, -1)])
+    assert effect([(draws[:4], 1), (draws[:5], 0), (draws, -1)]) == four_and_six
+    assert four_and_six.mean == pytest.approx(draws[:4].mean() - draws.mean())
+
+
 def test_a_single_seed_beyond_the_shared_ones_joins_nothing():
     a, b = np.array([0.3, 0.5, 0.1, 9.0]), np.array([0.2, 0.1, 0.0])
     assert effect([(a, 1), (b, -1)]) == effect([(a[:3], 1), (b, -1)])
