@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from bandit_sim.displacement import carried
 from experiments import store
-from experiments.relinearise import reached, refusal
+from experiments.relinearisable import refusal
+from experiments.relinearise import reached
 from experiments.stages import Run
 from experiments.warning import ForecastWarning
 from llm_bridge.adapters import Factors

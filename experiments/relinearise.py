@@ -21,7 +21,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bandit_sim import TreeArms, displacement, simulate
-from bandit_sim.displacement import carried
 from experiments.forecast import Forecast
 from experiments.probe_store import load_probe, save_probe
 from experiments.specs import RelineariseSpec, RunSpec, mark_of
@@ -30,7 +29,6 @@ from llm_bridge.probe import NoCorrectRollout
 from theory.probe import Probe
 from theory.response_tree import ResponseTree
 from theory.rules.rule import Rule
-from theory.rules.schedule import ConstantRate
 
 Array = NDArray[np.float64]
 FOLDER, RELINEARISED = "relinearised", "relinearised.json"
@@ -40,32 +38,6 @@ STREAM = 2**63 + 2**62
 STRATUM = 16
 """Simulated replicas of which one becomes a network."""
 SALT = 11
-
-
-def refusal(rule: Rule) -> str:
-    """Why a rule cannot be simulated on from the middle of a run, and what to do; empty where it can."""
-    optimiser = rule.optimiser
-    if not carried(rule):
-        return (
-            f"optimiser {optimiser.kind}, entropy {rule.entropy.kind}, kl refresh {rule.kl.refresh}, epochs "
-            f"{rule.epochs}: no sum of scores; give sgd without clip, bonus, moving reference and further epochs"
-        )
-    if rule.kl.reads_reference:
-        return f"kl {rule.kl.kind} pulls to the base model, which a new linearisation does not hold; leave kl out"
-    if optimiser.remembers or optimiser.schedule != ConstantRate():
-        return (
-            f"optimiser with momentum {getattr(optimiser, 'momentum', 0):g} and schedule {optimiser.schedule.kind} "
-            "would begin anew with each linearisation; give momentum 0 and a constant schedule without warm-up"
-        )
-    if rule.init(np) != ():
-        return f"signal {rule.signal.kind} remembers earlier rounds; choose one without memory"
-    return ""
-
-
-def check_rule(rule: Rule) -> None:
-    """Errors: ValueError with the reason why a rule cannot be relinearised."""
-    if reason := refusal(rule):
-        raise ValueError(f"relinearise: {reason}, or leave --relinearise out")
 
 
 @dataclass(frozen=True)

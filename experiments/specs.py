@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import tomli_w
 from pydantic import Field, ValidationError, model_validator
 
+from experiments.relinearisable import refusal
 from llm_bridge.adapters import AdapterSpec
 from llm_bridge.full import FullSpec
 from llm_bridge.probe import BATCH
@@ -154,7 +155,11 @@ class TrainingSpec(FileSpec):
     @model_validator(mode="after")
     def _relinearised_on_the_way(self) -> TrainingSpec:
         asked = self.forecast.relinearise
-        if asked is not None and asked.rounds[-1] >= self.rounds:
+        if asked is None:
+            return self
+        if reason := refusal(self.rule):
+            raise ValueError(f"forecast.relinearise: {reason}, or leave relinearise out (--relinearise)")
+        if asked.rounds[-1] >= self.rounds:
             raise ValueError(
                 f"forecast.relinearise after round {asked.rounds[-1]} of {self.rounds} changes nothing; give rounds "
                 f"from 1 to {self.rounds - 1} (--relinearise), or more rounds"

@@ -21,7 +21,6 @@ from experiments.forecast import Forecast, forecast
 from experiments.relinearise import (
     Correction,
     Networks,
-    check_rule,
     correct_first,
     corrected,
     moved,
@@ -283,15 +282,22 @@ def test_no_correct_rollout_of_a_network_is_said(tmp_path: Path, tiny, monkeypat
     ],
 )
 def test_rules_with_a_past_are_refused(rule: Rule, message: str) -> None:
-    with pytest.raises(ValueError, match=rf"relinearise: .*{message}.*or leave --relinearise out"):
-        check_rule(rule)
+    with pytest.raises(
+        ValidationError, match=rf"forecast.relinearise: .*{message}.*or leave relinearise out \(--relin"
+    ):
+        spec(rule=rule)
 
 
-def test_a_refused_rule_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
-    rule = Rule(optimiser=SGD(eta=0.1), kl=K3(beta=0.1))
-    with pytest.raises(ValueError, match="kl k3"):
-        Run(spec(rule=rule), tmp_path).forecast()
-    assert not (tmp_path / "probe.json").exists()
+@pytest.mark.parametrize("name", ["forecast", "overlay"])
+def test_a_refused_rule_is_refused_before_anything_is_measured(tmp_path: Path, name: str) -> None:
+    """By the commands: not even the folder is made."""
+    words = [
+        name, "--model", "tiny-arithmetic", "--query", "3+4=", "--answer", "7", "--verifier", "integer",
+        "--optimiser", "adam", "--relinearise", "2", "--json",
+    ]  # fmt: skip
+    refused = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "run")])
+    assert refused.exit_code == 2 and "optimiser adam" in refused.stdout
+    assert not list(tmp_path.iterdir())
 
 
 def test_rounds_are_within_the_run_and_increase() -> None:
