@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from bandit_sim.displacement import carried
 from experiments import store
 from experiments.relinearisable import refusal
-from experiments.relinearise import reached
+from experiments.relinearise import LOOK, reached
 from experiments.stages import Run
 from experiments.warning import ForecastWarning
 from llm_bridge.adapters import Factors
@@ -86,7 +86,9 @@ def drift(run: Run, replicas: int = REPLICAS) -> list[Drift]:
             pairs = _compared(run, probe, None, at, replicas, run.spec.seed)
         else:
             pairs = np.concatenate([
-                _compared(run, networks.probe(k, i), networks.factors(k, i), at - starts[i], 1, networks.key(i, k))
+                _compared(
+                    run, networks.probe(k, i), networks.factors(k, i), at - starts[i], 1, networks.key(LOOK, at, k)
+                )
                 for k in range(networks.asked.networks)
             ], axis=1)  # fmt: skip
         looks.append(Drift(at, base, *pairs))

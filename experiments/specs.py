@@ -68,11 +68,12 @@ class ProbeSpec(Spec):
 class RelineariseSpec(Spec):
     """Where the network is probed anew: `networks` networks, each after these rounds; see `experiments.relinearise`.
 
+    networks: at least 4, whose mean has an error of finite variance; see `experiments.relinearise.Correction.draws`.
     rollouts: of each of these probes; None is as many as of the base model's.
     """
 
     rounds: Annotated[tuple[Count, ...], Field(min_length=1)]
-    networks: Annotated[int, Field(ge=2)] = 4
+    networks: Annotated[int, Field(ge=4)] = 4
     rollouts: Count | None = Field(default=None, exclude_if=lambda rollouts: rollouts is None)
 
     @model_validator(mode="after")
