@@ -74,7 +74,7 @@ class Correction:
         A member has one draw for all rounds. The error is itself an estimate of K networks, hence not normal noise,
         whose 95% would hold the truth in 85% of cases where K = 4.
         Source: Student (1908).
-        Valid when: differences of networks are about normal; K >= 4, below which t has no variance.
+        Valid when: differences of networks are about normal; K >= 4, below which the variance of t is infinite.
         """
         networks, rng = len(self.difference), np.random.default_rng((seed, SALT))
         normal = rng.normal(size=(members, networks))
@@ -249,7 +249,13 @@ def relinearised(out: Path, stage: str) -> dict[str, Any]:
 
 
 def reached(tree: ResponseTree, rule: Rule, rounds: int, seeds: int, key: int) -> tuple[Array, Array]:
-    """`bandit_sim.displacement` on a tree: alpha and f, (S, E) each, in the tree's own order of edges."""
+    """`bandit_sim.displacement` on a tree: alpha and f, (S, E) each, in the tree's own order of edges.
+
+    After no rounds nothing has moved.
+    """
+    if rounds == 0:
+        still = np.zeros((seeds, len(tree.node)))
+        return still, still
     back = np.argsort(tree.by_node)
     alpha, f = displacement(TreeArms.from_tree(tree), rule, rounds, seeds, key)
     return alpha[:, back], f[:, back]

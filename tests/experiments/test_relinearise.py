@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from bandit_sim import TreeArms, simulate
 from experiments.cli import app
 from experiments.contexts_spec import ContextsSpec
-from experiments.drift import drift
+from experiments.drift import drift, foretold_drift
 from experiments.exact import enumerate_model
 from experiments.forecast import Forecast, forecast
 from experiments.relinearise import (
@@ -34,6 +34,7 @@ from experiments.relinearise import (
 )
 from experiments.specs import ForecastSpec, ModelSpec, ProbeSpec, RelineariseSpec, RunSpec
 from experiments.stages import Run
+from experiments.warning import ForecastWarning
 from llm_bridge.adapters import AdapterSpec
 from llm_bridge.full import FullSpec
 from llm_bridge.masses import masses
@@ -230,8 +231,10 @@ def test_relinearised_is_nearer_to_the_run(tmp_path: Path, tiny: LanguageModel) 
         model=tiny,
     )
     plain = Run(spec(**fields, forecast=small(bootstraps=4, seeds=192)), tmp_path / "old", model=tiny)
-    before, after = (drift(x)[1].relative for x in (plain, run))
-    assert before < -0.1 and abs(after) < abs(before) / 2
+    (_, before), (begins, after) = drift(plain), drift(run)
+    assert before.relative < -0.1 and abs(after.relative) < abs(before.relative) / 2
+    # Half-way is where the new linearisation begins, and there it is the network.
+    np.testing.assert_allclose(begins.network, begins.tree, rtol=1e-9)
 
     whole = enumerate_model(tiny, "7+6=", run.reward_of, 3, run.spec.adapter).responses
     right = [y for y, paid in zip(whole.tokens, whole.rewards, strict=True) if paid > 0]
@@ -311,6 +314,37 @@ def test_no_correct_rollout_of_a_network_is_said(tmp_path: Path, tiny, monkeypat
         ValueError, match=r"after round 4: no correct rollout among 200 of network 0; raise --relin"
     ):
         run.forecast()
+
+
+def test_a_rise_is_of_the_same_responses_before_and_after(tmp_path: Path, tiny, monkeypatch) -> None:
+    """Paid is whatever begins with a 1, of which a longer probe keeps more."""
+    monkeypatch.setattr(Run, "reward_of", lambda self, tokens: float(tokens[0] == 1))
+    asked = small(relinearise=RelineariseSpec(rounds=(1,), rollouts=1000))
+    run = Run(spec(rounds=2, probe=ProbeSpec(rollouts=60), forecast=asked), tmp_path, model=tiny)
+    networks, prompt = run.networks(), read_prompt(run.split, run.prompt)
+    assert networks is not None
+    first, kept = run.split.adapters.fresh(1), [networks.probe(k, 1).kept for k in range(4)]
+    base = [masses(run.split, prompt, first, 1, own).sum() for own in kept]
+    assert min(base) > masses(run.split, prompt, first, 1, run.probe().kept).sum() + 0.005, "no test"
+    for look in drift(run):
+        assert look.base == pytest.approx(np.mean(base))
+
+
+def test_what_is_wrong_with_a_new_linearisation_is_mended_by_its_own_options(
+    tmp_path: Path, tiny, monkeypatch
+) -> None:
+    run = Run(spec(rounds=3, forecast=small(1)), tmp_path / "new", model=tiny)
+    with monkeypatch.context() as patched:
+        patched.setattr(Probe, "kept", property(lambda self: []))
+        with pytest.raises(ValueError, match=r"no correct response .* raise --relinearise-rollouts"):
+            drift(run)
+        with pytest.raises(ValueError, match=r"no correct response .* raise --probe-rollouts"):
+            drift(Run(spec(rounds=3, forecast=small()), tmp_path / "old", model=tiny))
+    monkeypatch.setattr("experiments.drift.LIMIT", 0)
+    with pytest.warns(
+        ForecastWarning, match=r"range; relinearise more often \(--relinearise\), give a smaller"
+    ):
+        foretold_drift(run)
 
 
 @pytest.mark.parametrize(
