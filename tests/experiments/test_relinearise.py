@@ -44,6 +44,7 @@ from llm_bridge.rollouts import read_prompt
 from llm_bridge.train import Trainer
 from theory.prefix_tree import Responses, grow
 from theory.probe import Probe
+from theory.response_tree import ResponseTree
 from theory.rules import K3, SGD, Adam, ConstantRate, CosineDecay, MovingAverage, Rule, preset
 
 LENGTH, TOKENS, FEATURES = 2, 3, 5
@@ -74,10 +75,14 @@ def small(*rounds: int, **changes) -> ForecastSpec:
     return ForecastSpec(**({"bootstraps": 1, "seeds": 16, "members": 20, "relinearise": asked} | changes))
 
 
-class Linear:
-    """A policy whose logits are linear in theta, of all responses of up to two tokens of three: its tree is exact."""
+class Small:
+    """A policy of all responses of up to two tokens of three, so that its tree is exact where it was probed.
 
-    def __init__(self, seed: int) -> None:
+    Its logits are l + x + curvature * x^2, x = features . theta: linear in theta without a curvature.
+    """
+
+    def __init__(self, seed: int, curvature: float = 0) -> None:
+        self.curvature = curvature
         rng = np.random.default_rng(seed)
         ended = [(0,), *((a, b) for a in (1, 2) for b in range(TOKENS))]
         self.responses = sorted(ended)
@@ -88,9 +93,11 @@ class Linear:
 
     def probed(self, theta, rollouts: int | None, stream: int) -> Probe:
         """Everything there is, at theta; None is the base."""
-        logits = self.logits + (0 if theta is None else self.features @ theta["theta"][0][0].numpy())
+        x = self.features @ (np.zeros(FEATURES) if theta is None else theta["theta"][0][0].numpy())
+        logits = self.logits + x + self.curvature * x**2
         logs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-        scores = self.features - np.einsum("nv,nvp->np", np.exp(logs), self.features)[:, None]
+        slopes = self.features * (1 + 2 * self.curvature * x)[..., None]
+        scores = slopes - np.einsum("nv,nvp->np", np.exp(logs), slopes)[:, None]
         rows = [tuple(logs[self.edges.index(y[:d]), y[d]] for d in range(len(y))) for y in self.responses]
         many = np.full(len(rows), 2)
         responses = Responses(tuple(self.responses), tuple(rows), many, self.rewards, many > 0)
@@ -106,14 +113,19 @@ class Linear:
 
 
 def toy(
-    folder: Path, seed: int, rounds: tuple[int, ...], networks: int = 4, rule: Rule | None = None
+    folder: Path,
+    seed: int,
+    rounds: tuple[int, ...],
+    networks: int = 4,
+    rule: Rule | None = None,
+    curvature: float = 0,
 ) -> Networks:
-    linear = Linear(seed)
+    policy = Small(seed, curvature)
     asked = RelineariseSpec(rounds=rounds, networks=networks)
     made = spec(
         rule=rule or preset("minimalist", eta=0.3), rounds=12, forecast=small(relinearise=asked, seeds=48)
     )
-    return Networks(made, linear.probed(None, None, 0), folder, linear.probed, linear.displaced)  # pyright: ignore
+    return Networks(made, policy.probed(None, None, 0), folder, policy.probed, policy.displaced)  # pyright: ignore
 
 
 @pytest.mark.parametrize(
@@ -150,9 +162,20 @@ def test_networks_start_where_replicas_are(tmp_path: Path) -> None:
 
 
 def test_a_second_round_adds_to_the_first(tmp_path: Path) -> None:
-    """C_1 is the same, whatever follows it; and the sum is the last model's run less the base model's."""
-    one, two = (toy(tmp_path / str(len(r)), 3, r) for r in ((4,), (4, 8)))
+    """C_1 is the same, whatever follows it; C_2 is the new model's run less the one before's, from R_2 on."""
+    one, two = (toy(tmp_path / str(len(r)), 3, r, curvature=0.3) for r in ((4,), (4, 8)))
     first, both = one.correction(), two.correction()
+
+    def runs_on(tree: ResponseTree, k: int):
+        arms, key = TreeArms.from_tree(correct_first(tree)), two.key(ONWARD, 8, k)
+        return simulate(arms, two.spec.rule, 4, 12, key)["success"].mean(axis=0)
+
+    second = np.array([
+        runs_on(two.probe(k, 2).tree(), k) - runs_on(moved(two.probe(k, 1).tree(), two.state(k, 2)[1]), k)
+        for k in range(4)
+    ])  # fmt: skip
+    np.testing.assert_allclose(both.difference[:, 8:] - first.difference[:, 8:], second, atol=1e-6)
+    assert np.abs(first.difference[:, 8:]).mean() > 0.02 and np.abs(second).mean() > 0.005, "linear, no test"
     np.testing.assert_array_equal(first.difference[:, :8], both.difference[:, :8])
     np.testing.assert_array_equal(both.difference[:, :4], 0)
     np.testing.assert_array_equal(first.network[0], both.network[0])
@@ -185,7 +208,7 @@ def test_draws_of_another_use_have_another_key(tmp_path: Path, monkeypatch) -> N
 
 
 def test_correct_leaves_first_is_the_same_tree() -> None:
-    tree = Linear(0).probed(None, None, 0).tree()
+    tree = Small(0).probed(None, None, 0).tree()
     mixed = correct_first(tree)
     assert mixed.success() == pytest.approx(tree.success())
     assert (np.diff(mixed.reward) <= 0).all() and (np.diff(tree.reward) > 0).any()
@@ -289,7 +312,7 @@ def test_a_forecast_is_found_again_and_goes_on_where_it_stopped(tmp_path: Path, 
 
 def test_full_parameters_are_relinearised_one_network_after_the_other(tmp_path: Path, tiny) -> None:
     asked = small(relinearise=RelineariseSpec(rounds=(1,), rollouts=150))
-    rule = preset("rloo", eta=0.0005, rollouts=4)
+    rule = preset("rloo", eta=0.002, rollouts=4)
     run = Run(
         spec(
             adapter=FullSpec(), replicas=1, rounds=2, rule=rule, forecast=asked,
@@ -300,8 +323,19 @@ def test_full_parameters_are_relinearised_one_network_after_the_other(tmp_path: 
     networks = run.networks()
     assert networks is not None
     correction = networks.correction()
-    # A tree's success holds an estimate of what the probe did not see, hence the margin.
-    np.testing.assert_allclose(correction.network, correction.linear, atol=0.05)
+    # The kept response's mass by the tree, and by the network put there.
+    base, prompt = run.probe(), read_prompt(run.split, run.prompt)
+    leaves = [base.leaf_of(response, 1.0) for response in base.kept]
+    told, found = [], []
+    for k in range(4):
+        factors = networks.factors(k, 1)
+        assert factors is not None
+        told.append(base.tree().leaf_probability(networks.state(k, 1)[1])[leaves].sum())
+        found.append(masses(run.split, prompt, factors, 1, base.kept).sum())
+    assert np.ptp(told) > 0.04, "no learning, no test"
+    np.testing.assert_allclose(found, told, atol=0.005)
+    # A tree's success holds an estimate of what the probe did not see, hence the wider margin.
+    np.testing.assert_allclose(correction.network, correction.linear, atol=0.01)
     meta = json.loads((tmp_path / "relinearised/round-1/network-1/probe.json").read_text())["meta"]
     assert meta["rollouts"] == 150 and meta["sketch"] == 2048
 
