@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_torch
@@ -109,9 +108,9 @@ class ContextsRun(TrainingFolder):
         is gone, trained again on the record; on draws of their own where a record does not hold what the rule reads."""
         self.observe()
         stage, trainer = self.spec.stage("train"), self.trainer()
-        kept = store.load_arrays(self.out / TRAINED, stage)
+        kept = store.load_arrays(self.out / TRAINED, stage, "pt")
         if kept is not None:
-            trainer.load_state({name: torch.from_numpy(x) for name, x in kept[0].items()})
+            trainer.load_state(kept[0])
             return trainer
         rounds = self._rounds(stage) if recorded(self.spec.rule) else None
         for t in range(self.spec.rounds):

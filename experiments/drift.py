@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from bisect import bisect_left
+from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from bandit_sim.displacement import carried
 from experiments import store
-from experiments.relinearise import reached, refusal
+from experiments.relinearisable import refusal
+from experiments.relinearise import LOOK, reached
 from experiments.stages import Run
 from experiments.warning import ForecastWarning
 from llm_bridge.adapters import Factors
@@ -32,7 +33,7 @@ class Drift:
     """Mass of the kept correct responses in S simulated replicas after `rounds` updates, (S,) each.
 
     Arguments:
-        base: their mass in the base model.
+        base: their mass in the base model; the mean over networks, where each has kept its own.
         tree: by the tree kernel, as the forecast has it.
         network: by the network itself at the parameters theta_0 + sum_e alpha_e g(e) that the forecast reaches.
     """
@@ -67,8 +68,8 @@ class Drift:
 def drift(run: Run, replicas: int = REPLICAS) -> list[Drift]:
     """Measure how far the network is from its linearisation, half-way and where the forecast ends.
 
-    A forecast that is relinearised is held to the linearisation that rules it there. It reads probes' atoms and
-    their kept responses, and samples nothing.
+    A forecast that is relinearised is held to the linearisation that rules it there: from the round on at which that
+    begins, where nothing has drifted yet. It reads probes' atoms and their kept responses, and samples nothing.
 
     Errors: ValueError for a rule that `bandit_sim.displacement` cannot carry, and where no correct response is a
         leaf of its own.
@@ -77,41 +78,46 @@ def drift(run: Run, replicas: int = REPLICAS) -> list[Drift]:
     """
     probe, networks, rounds = run.probe(), run.networks(), run.spec.rounds
     starts = (0,) if networks is None else networks.starts
-    base = float(probe.tree().leaf_probability()[_leaves(probe)].sum())
     looks = []
     for at in sorted({max(1, rounds // 2), rounds}):
-        i = bisect_left(starts, at) - 1
+        i = bisect_right(starts, at) - 1
         if networks is None or i == 0:
-            pairs = _compared(run, probe, None, at, replicas, run.spec.seed)
+            read = _compared(run, probe, None, at, replicas, run.spec.seed)
         else:
-            pairs = np.concatenate([
-                _compared(run, networks.probe(k, i), networks.factors(k, i), at - starts[i], 1, networks.key(i, k))
+            read = np.concatenate([
+                _compared(
+                    run, networks.probe(k, i), networks.factors(k, i), at - starts[i], 1, networks.key(LOOK, at, k)
+                )
                 for k in range(networks.asked.networks)
             ], axis=1)  # fmt: skip
-        looks.append(Drift(at, base, *pairs))
+        looks.append(Drift(at, float(read[0].mean()), *read[1:]))
     return looks
 
 
 def _compared(run: Run, probe: Probe, factors: Factors | None, rounds: int, replicas: int, key: int) -> Array:
-    """(2, S) mass of the kept correct responses by a probe's tree, `rounds` after it, and by the network there."""
+    """(3, S) mass of the kept correct responses of the probe of a network, None being the base model's.
+
+    In the base model; by the probe's tree, `rounds` after it; and by the network put there.
+    """
+    if not probe.kept:
+        knob = "--probe-rollouts" if factors is None else "--relinearise-rollouts"
+        raise ValueError(f"no correct response is a leaf of the probe's tree; raise {knob}")
+    leaves = [probe.leaf_of(response, 1.0) for response in probe.kept]
     tree, scores = probe.tree_and_scores()
-    leaves = _leaves(probe)
     alpha, f = reached(tree, run.spec.rule, rounds, replicas, key)
     prompt = read_prompt(run.split, run.prompt)
+
+    def kept(factors: Factors, networks: int) -> Array:
+        return masses(run.split, prompt, factors, networks, probe.kept).sum(axis=1)
+
     # As many networks at once as the parameters are held for side by side.
     parts = np.array_split(alpha @ scores, -(-replicas // (run.split.adapters.at_once or replicas)))
-    network = [
-        masses(run.split, prompt, run.displaced(probe, part, factors), len(part), probe.kept).sum(axis=1)
-        for part in parts
-    ]
-    return np.stack([[tree.leaf_probability(row)[leaves].sum() for row in f], np.concatenate(network)])
-
-
-def _leaves(probe: Probe) -> list[int]:
-    """The leaves of the kept correct responses."""
-    if not probe.kept:
-        raise ValueError("no correct response is a leaf of the probe's tree; raise --probe-rollouts")
-    return [probe.leaf_of(response, 1.0) for response in probe.kept]
+    network = [kept(run.displaced(probe, part, factors), len(part)) for part in parts]
+    return np.stack([
+        kept(run.split.adapters.fresh(1), 1).repeat(replicas),
+        [tree.leaf_probability(row)[leaves].sum() for row in f],
+        np.concatenate(network),
+    ])  # fmt: skip
 
 
 def foretold_drift(run: Run) -> list[dict[str, Any]] | None:
@@ -130,7 +136,11 @@ def foretold_drift(run: Run) -> list[dict[str, Any]] | None:
         store.write_json(path, {"stage": stage, "looks": looks})
     worst = max(looks, key=lambda look: abs(look["drift_of_rise"]))
     if abs(worst["drift_of_rise"]) > LIMIT:
-        finer = "" if refusal(run.spec.rule) else "probe again on the way (--relinearise), "
+        finer = "probe again on the way (--relinearise), "
+        if run.spec.forecast.relinearise is not None:
+            finer = "relinearise more often (--relinearise), "
+        elif refusal(run.spec.rule):
+            finer = ""
         warnings.warn(
             f"after {worst['rounds']} rounds the network's success differs from its linearisation's by "
             f"{worst['drift_of_rise']:+.0%} of the foretold rise (limit {LIMIT:.0%}): the forecast leaves its "

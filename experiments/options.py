@@ -89,7 +89,7 @@ Relinearise = Annotated[
     ),
 ]
 RelineariseNetworks = Annotated[
-    int | None, typer.Option(help="Networks that --relinearise probes anew. Default: 4.")
+    int | None, typer.Option(help="Networks that --relinearise probes anew, at least 4. Default: 4.")
 ]
 RelineariseRollouts = Annotated[
     int | None, typer.Option(help="Rollouts of each of these probes. Default: those of --probe-rollouts.")

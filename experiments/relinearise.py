@@ -21,7 +21,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bandit_sim import TreeArms, displacement, simulate
-from bandit_sim.displacement import carried
 from experiments.forecast import Forecast
 from experiments.probe_store import load_probe, save_probe
 from experiments.specs import RelineariseSpec, RunSpec, mark_of
@@ -30,7 +29,6 @@ from llm_bridge.probe import NoCorrectRollout
 from theory.probe import Probe
 from theory.response_tree import ResponseTree
 from theory.rules.rule import Rule
-from theory.rules.schedule import ConstantRate
 
 Array = NDArray[np.float64]
 FOLDER, RELINEARISED = "relinearised", "relinearised.json"
@@ -40,32 +38,8 @@ STREAM = 2**63 + 2**62
 STRATUM = 16
 """Simulated replicas of which one becomes a network."""
 SALT = 11
-
-
-def refusal(rule: Rule) -> str:
-    """Why a rule cannot be simulated on from the middle of a run, and what to do; empty where it can."""
-    optimiser = rule.optimiser
-    if not carried(rule):
-        return (
-            f"optimiser {optimiser.kind}, entropy {rule.entropy.kind}, kl refresh {rule.kl.refresh}, epochs "
-            f"{rule.epochs}: no sum of scores; give sgd without clip, bonus, moving reference and further epochs"
-        )
-    if rule.kl.reads_reference:
-        return f"kl {rule.kl.kind} pulls to the base model, which a new linearisation does not hold; leave kl out"
-    if optimiser.remembers or optimiser.schedule != ConstantRate():
-        return (
-            f"optimiser with momentum {getattr(optimiser, 'momentum', 0):g} and schedule {optimiser.schedule.kind} "
-            "would begin anew with each linearisation; give momentum 0 and a constant schedule without warm-up"
-        )
-    if rule.init(np) != ():
-        return f"signal {rule.signal.kind} remembers earlier rounds; choose one without memory"
-    return ""
-
-
-def check_rule(rule: Rule) -> None:
-    """Errors: ValueError with the reason why a rule cannot be relinearised."""
-    if reason := refusal(rule):
-        raise ValueError(f"relinearise: {reason}, or leave --relinearise out")
+STATE, ONWARD, LOOK = 1, 2, 3
+"""What draws are for: where a network is put, how it goes on from there, and where its drift is read."""
 
 
 @dataclass(frozen=True)
@@ -95,10 +69,18 @@ class Correction:
         return self.difference.std(axis=0, ddof=1) / np.sqrt(len(self.difference))
 
     def draws(self, members: int, seed: int) -> Array:
-        """(members, T) the mean with normal noise of its standard error, one draw for all rounds."""
-        networks = len(self.difference)
-        normal = np.random.default_rng((seed, SALT)).normal(size=(members, networks))
-        return self.mean + normal @ (self.difference - self.mean) / np.sqrt(networks * (networks - 1))
+        """(members, T) draws of the true mean: mean + error * t, with Student's t of K - 1 degrees of freedom.
+
+        A member has one draw for all rounds. The error is itself an estimate of K networks, hence not normal noise,
+        whose 95% would hold the truth in 85% of cases where K = 4.
+        Source: Student (1908).
+        Valid when: differences of networks are about normal; K >= 4, below which the variance of t is infinite.
+        """
+        networks, rng = len(self.difference), np.random.default_rng((seed, SALT))
+        normal = rng.normal(size=(members, networks))
+        # The deviations' own noise, error^2 * (K - 1) / chi^2, in place of error^2.
+        chi_squared = rng.chisquare(networks - 1, size=(members, 1))
+        return self.mean + normal @ (self.difference - self.mean) / np.sqrt(networks * chi_squared)
 
     def numbers(self) -> dict[str, Any]:
         gap = self.network - self.linear
@@ -108,8 +90,8 @@ class Correction:
             "relinearised_network": self.network.mean(axis=1).tolist(),
             "relinearised_drift": gap.mean(axis=1).tolist(),
             "relinearised_drift_error": (gap.std(axis=1, ddof=1) / np.sqrt(gap.shape[1])).tolist(),
-            "relinearised_at_end": float(self.mean[-1]),
-            "relinearised_at_end_error": float(self.error[-1]),
+            "relinearised_correction_at_end": float(self.mean[-1]),
+            "relinearised_correction_at_end_error": float(self.error[-1]),
             "relinearised_mean": self.mean.tolist(),
             "relinearised_error": self.error.tolist(),
         }
@@ -155,7 +137,7 @@ class Networks:
             "probe": self.spec.stage("probe"),
             "rule": self.spec.rule.model_dump(mode="json"),
             "relinearise": self.asked.model_dump(mode="json") | {"rounds": self.asked.rounds[:i]},
-            "network": k,
+            "network": [k, self.key(STATE, i, k)],
         })  # fmt: skip
         folder = self.out / FOLDER / f"round-{self.starts[i]}" / f"network-{k}"
         found = load_probe(folder, stage)
@@ -188,7 +170,7 @@ class Networks:
             alpha, f = self._first
             return alpha[k], f[k]
         tree, rounds = self.probe(k, i - 1).tree(), self.starts[i] - self.starts[i - 1]
-        alpha, f = reached(tree, self.spec.rule, rounds, 1, self.key(i, k))
+        alpha, f = reached(tree, self.spec.rule, rounds, 1, self.key(STATE, i, k))
         return alpha[0], f[0]
 
     @cached_property
@@ -198,7 +180,7 @@ class Networks:
         Unbiased, and less noisy in the mean than K plain draws.
         """
         tree, count = self.base.tree(), self.asked.networks
-        alpha, f = reached(tree, self.spec.rule, self.starts[1], STRATUM * count, self.key(1))
+        alpha, f = reached(tree, self.spec.rule, self.starts[1], STRATUM * count, self.key(STATE, 1))
         order = np.argsort([tree.success(row) for row in f], kind="stable")
         chosen = order.reshape(count, STRATUM).min(axis=1)
         return alpha[chosen], f[chosen]
@@ -226,13 +208,19 @@ class Networks:
         seeds = max(2, spec.bootstraps * spec.seeds // self.asked.networks)
         arms = TreeArms.from_tree(correct_first(tree))
         curves = simulate(
-            arms, self.spec.rule, self.spec.rounds - start, seeds, self.key(start, k), observe=("success",)
+            arms,
+            self.spec.rule,
+            self.spec.rounds - start,
+            seeds,
+            self.key(ONWARD, start, k),
+            observe=("success",),
         )
         return curves["success"].mean(axis=0, dtype=np.float64)
 
-    def key(self, *place: int) -> int:
-        """The key of the simulated draws at a place."""
-        return int(np.random.SeedSequence((self.spec.seed, SALT, *place)).generate_state(1)[0] >> 1)
+    def key(self, use: int, place: int, k: int = 0) -> int:
+        """The key of the simulated draws of network k for a use, at a linearisation or round."""
+        # Always as many numbers: SeedSequence pads with zeros, so that shorter places would meet longer ones.
+        return int(np.random.SeedSequence((self.spec.seed, SALT, use, place, k)).generate_state(1)[0] >> 1)
 
 
 def corrected(made: Forecast, correction: Correction, seed: int) -> Forecast:
@@ -261,7 +249,13 @@ def relinearised(out: Path, stage: str) -> dict[str, Any]:
 
 
 def reached(tree: ResponseTree, rule: Rule, rounds: int, seeds: int, key: int) -> tuple[Array, Array]:
-    """`bandit_sim.displacement` on a tree: alpha and f, (S, E) each, in the tree's own order of edges."""
+    """`bandit_sim.displacement` on a tree: alpha and f, (S, E) each, in the tree's own order of edges.
+
+    After no rounds nothing has moved.
+    """
+    if rounds == 0:
+        still = np.zeros((seeds, len(tree.node)))
+        return still, still
     back = np.argsort(tree.by_node)
     alpha, f = displacement(TreeArms.from_tree(tree), rule, rounds, seeds, key)
     return alpha[:, back], f[:, back]

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import tomli_w
 from pydantic import Field, ValidationError, model_validator
 
+from experiments.relinearisable import refusal
 from llm_bridge.adapters import AdapterSpec
 from llm_bridge.full import FullSpec
 from llm_bridge.probe import BATCH
@@ -67,11 +68,12 @@ class ProbeSpec(Spec):
 class RelineariseSpec(Spec):
     """Where the network is probed anew: `networks` networks, each after these rounds; see `experiments.relinearise`.
 
+    networks: at least 4, whose mean has an error of finite variance; see `experiments.relinearise.Correction.draws`.
     rollouts: of each of these probes; None is as many as of the base model's.
     """
 
     rounds: Annotated[tuple[Count, ...], Field(min_length=1)]
-    networks: Annotated[int, Field(ge=2)] = 4
+    networks: Annotated[int, Field(ge=4)] = 4
     rollouts: Count | None = Field(default=None, exclude_if=lambda rollouts: rollouts is None)
 
     @model_validator(mode="after")
@@ -154,7 +156,11 @@ class TrainingSpec(FileSpec):
     @model_validator(mode="after")
     def _relinearised_on_the_way(self) -> TrainingSpec:
         asked = self.forecast.relinearise
-        if asked is not None and asked.rounds[-1] >= self.rounds:
+        if asked is None:
+            return self
+        if reason := refusal(self.rule):
+            raise ValueError(f"forecast.relinearise: {reason}, or leave relinearise out (--relinearise)")
+        if asked.rounds[-1] >= self.rounds:
             raise ValueError(
                 f"forecast.relinearise after round {asked.rounds[-1]} of {self.rounds} changes nothing; give rounds "
                 f"from 1 to {self.rounds - 1} (--relinearise), or more rounds"

@@ -17,7 +17,7 @@ from experiments.forecast import Forecast, forecast
 from experiments.forecast_store import load_forecast, save_forecast
 from experiments.observed import Observed, load_observed
 from experiments.probe_store import load_probe, save_probe
-from experiments.relinearise import RELINEARISED, Networks, check_rule, corrected
+from experiments.relinearise import RELINEARISED, Networks, corrected
 from experiments.run_folder import TrainingFolder
 from experiments.specs import RunSpec
 from experiments.store import write_json
@@ -125,8 +125,6 @@ class Run(TrainingFolder):
                 f"optimiser {self.spec.rule.optimiser.kind} acts on parameters, and probe.coordinates is None: "
                 "give how many of them are to be simulated (--coordinates 4096)"
             )
-        if self.spec.forecast.relinearise is not None:
-            check_rule(self.spec.rule)
         probe = self.probe()
         made = forecast(
             probe,

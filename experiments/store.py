@@ -8,11 +8,10 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 from safetensors import safe_open
 
 from experiments.specs import FileSpec
@@ -61,11 +60,16 @@ def open_folder(out: Path, spec: FileSpec) -> None:
         spec.write(temporary)
 
 
-def load_arrays(path: Path, stage: str) -> tuple[dict[str, NDArray[Any]], dict[str, str]] | None:
-    """Arrays and notes of a safetensors file of this stage; None where there is none."""
+def load_arrays(
+    path: Path, stage: str, kind: Literal["numpy", "pt"] = "numpy"
+) -> tuple[dict[str, Any], dict[str, str]] | None:
+    """Arrays and notes of a safetensors file of this stage; None where there is none.
+
+    Arguments: kind "pt" gives torch's tensors, for what may be bfloat16, which numpy does not know.
+    """
     if not path.exists():
         return None
-    with safe_open(path, "numpy") as file:
+    with safe_open(path, kind) as file:
         notes = file.metadata() or {}
         if notes.get("stage") != stage:
             return None

@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from pydantic import ValidationError
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from bandit_sim.verifiers import Clean, Format, Noisy
 from experiments import checkpoint
 from experiments.cli import app
-from experiments.contexts import ContextsRun
+from experiments.contexts import TRAINED, ContextsRun
 from experiments.contexts_overlay import overlay
 from experiments.contexts_spec import ContextsSpec, HeldOut
 from experiments.specs import ForecastSpec, ModelSpec, ProbeSpec
@@ -119,6 +121,17 @@ def test_an_interrupted_run_ends_as_the_whole_one(done, tmp_path: Path, tiny, mo
     seen, expected = run.observe(), whole.observe()
     np.testing.assert_array_equal(seen.training, expected.training)
     np.testing.assert_array_equal(seen.held_out, expected.held_out)
+
+
+def test_replicas_in_bfloat16_are_read_as_they_were_kept(tmp_path: Path) -> None:
+    """Which numpy cannot hold."""
+    half = ModelSpec(name="tiny-arithmetic", dtype="bfloat16")
+    run = ContextsRun(spec(model=half, rounds=2), tmp_path)
+    run.observe()
+    kept, state = load_file(tmp_path / TRAINED), run.trained().state()
+    assert any(x.dtype == torch.bfloat16 and x.count_nonzero() for x in state.values()), "no test"
+    assert kept.keys() == state.keys()
+    assert all(torch.equal(kept[name], x) for name, x in state.items())
 
 
 def test_stages_change_with_what_they_depend_on() -> None:

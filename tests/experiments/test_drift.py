@@ -82,7 +82,9 @@ def test_a_forecast_beyond_its_range_is_warned_of(tmp_path: Path, model, monkeyp
     """The model is so small, and saturates so early, that no step takes it further than .08 from its tangent."""
     monkeypatch.setattr("experiments.drift.LIMIT", 0.05)
     run = run_of(tmp_path, model, 0.3, rounds=4)
-    with pytest.warns(ForecastWarning, match=r"the forecast leaves its range; give a smaller eta or fewer"):
+    with pytest.warns(
+        ForecastWarning, match=r"range; probe again on the way \(--relinearise\), give a smaller"
+    ):
         looks = foretold_drift(run)
     assert json.loads((tmp_path / "drift.json").read_text())["looks"] == looks
     monkeypatch.setattr("experiments.drift.drift", None)  # not measured again
