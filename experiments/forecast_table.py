@@ -77,6 +77,8 @@ def _queries(folder: Path) -> Section:
         raise ValueError(f"{folder}: every query of its summary.json ended in an error; run it again")
     first = rows[0]
     heading = f"{first['model']}, {_rule(first)}, {first['replicas']} replicas, {first['rounds']} rounds"
+    if "relinearised_rounds" in first:
+        heading += f", relinearised after {', '.join(map(str, first['relinearised_rounds']))}"
     lines = [
         "| query | p0 | double f / o | half f / o | coverage 50 / 90 "
         "| CRPS tree | sequence | tabular | constant | logistic | z |",

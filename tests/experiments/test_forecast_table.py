@@ -81,6 +81,12 @@ def test_two_runs_with_one_heading_are_refused(tmp_path: Path) -> None:
         page([_summary(tmp_path / "one"), _summary(tmp_path / "two")])
 
 
+def test_a_relinearised_run_has_a_section_of_its_own(tmp_path: Path) -> None:
+    plain, anew = _summary(tmp_path / "one"), _summary(tmp_path / "two", relinearised_rounds=[3, 6])
+    first, second = (heading for heading, _ in sections_of(page([plain, anew])))
+    assert second == first + ", relinearised after 3, 6"
+
+
 def test_the_page_of_this_repository() -> None:
     text = PAGE.read_text()
     sections = sections_of(text)
