@@ -74,7 +74,7 @@ def foretell(spec: ContextsSpec, joint: JointProbe, progress: Progress) -> Foret
             ensemble_of_means(curves["outcome"][:, :-1], spec.replicas, share, seed)
         )
         if spec.held_out is not None:
-            p = np.clip(curves["held_out"][:, :-1][:, :: spec.held_out.every], 0, 1)
+            p = np.clip(curves["held_out"][:, : spec.rounds : spec.held_out.every], 0, 1)
             count = spec.held_out.rollouts * len(spec.apart)
             paid = np.random.default_rng(seed).binomial(count, p) / count
             members[name, "held_out"].append(ensemble_of_means(paid, spec.replicas, share, seed))

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +115,11 @@ class Networks:
     measured: Callable[[Factors | None, int | None, int], Probe]
     displaced: Callable[[Probe, Array, Factors | None], Factors]
 
+    def __post_init__(self) -> None:
+        # Both are asked for again. Of factors only the last are kept: with full parameters they are the model's size.
+        object.__setattr__(self, "state", cache(self.state))
+        object.__setattr__(self, "factors", lru_cache(1)(self.factors))
+
     @property
     def asked(self) -> RelineariseSpec:
         asked = self.spec.forecast.relinearise
@@ -157,7 +162,7 @@ class Networks:
         return probe
 
     def factors(self, k: int, i: int) -> Factors | None:
-        """theta_ki; None is the base model. Not kept: with full parameters each is as large as the model."""
+        """theta_ki; None is the base model."""
         if i == 0:
             return None
         before = self.probe(k, i - 1)

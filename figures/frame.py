@@ -38,10 +38,15 @@ def over_rounds(axes: Axes, rounds: int, highest: float, ylabel: str, start: flo
     axes.set_xlim(start, max(rounds, 2))
     axes.spines["bottom"].set_bounds(0, max(rounds, 2))
     axes.set_ylim(0, min(max(1.06 * highest, 0.02), 1.02))
-    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10], integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-    axes.set_xlabel("round (updates)")
+    name_rounds(axes)
     axes.set_ylabel(ylabel)
+
+
+def name_rounds(axes: Axes) -> None:
+    """Ticks and label of an axis of rounds: whole numbers."""
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10], integer=True))
+    axes.set_xlabel("round (updates)")
 
 
 def make_room(axes: Axes) -> None:

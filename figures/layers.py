@@ -11,16 +11,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import ArrayLike, NDArray
 
-from figures.frame import EDGE
+from figures.frame import EDGE, name_rounds
 from figures.labels import fit
 from figures.style import BLUE, CM, GREY, INK, MEDIUM, SMALL, VERMILLION, new_figure, rc
 
 Array = NDArray[np.float64]
 COLUMNS = 2
 WIDTH, HEIGHT = 7.6, 4.4  # cm of one panel with its margins
+LEFT, RIGHT = 1.15, 0.3  # of them, left and right of the axes
 REASON = 46  # characters of a line of text in place of a run
 
 
@@ -75,11 +76,11 @@ def draw_ladder(panels: Sequence[Panel], title: str) -> Figure:
         )  # fmt: skip
         for i, panel in enumerate(panels):
             row, column = divmod(i, COLUMNS)
-            left, bottom = WIDTH * column + 1.15, height - 1.2 - HEIGHT * (row + 1) + 0.8
+            left, bottom = WIDTH * column + LEFT, height - 1.2 - HEIGHT * (row + 1) + 0.8
             axes = figure.add_axes(
-                (left / width, bottom / height, (WIDTH - 1.45) / width, (HEIGHT - 1.75) / height)
+                (left / width, bottom / height, (WIDTH - LEFT - RIGHT) / width, (HEIGHT - 1.75) / height)
             )
-            _panel(axes, panel, (WIDTH - 1.15 - EDGE) * CM * figure.dpi)
+            _panel(axes, panel, (WIDTH - LEFT - EDGE) * CM * figure.dpi)
     return figure
 
 
@@ -104,8 +105,7 @@ def _panel(axes: Axes, panel: Panel, room: float) -> None:
     axes.fill_between(at, run - error, run + error, color=INK, alpha=0.15, lw=0, zorder=3)
     axes.plot(at, run, color=INK, lw=1.4, zorder=4)
     axes.set_xlim(0, max(float(at.max()), 1.0))
-    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer=True))
-    axes.set_xlabel("round (updates)")
+    name_rounds(axes)
     axes.set_ylabel("success probability")
 
 

@@ -74,7 +74,7 @@ def foretold(prediction: Prediction, measure: str) -> float | None:
     if measure == "average":
         return float(np.mean(curve))
     ends = prediction.ends or {}
-    start, end = ends.get("held_out" if curve is prediction.held_out else "success", [curve[0], curve[-1]])
+    start, end = ends.get("held_out" if curve is prediction.held_out else "training", [curve[0], curve[-1]])
     return end - start if measure.endswith("gain") else end
 
 

@@ -27,7 +27,6 @@ from llm_bridge.queries import Query
 from theory.rules.spec import Count, Spec
 
 Some = Annotated[int, Field(ge=0)]
-NAMES = {"training": "success", "held_out": "held_out"}
 """Of sets of queries, by their names in a run of several: as a prediction calls success on them."""
 LOOKS, LOOKED = 4, 4
 """Looks at the held-out queries in a run, and rollouts of each and replica at one."""
@@ -172,7 +171,7 @@ class ModelWorld(Spec):
         return Prediction(
             hash_of(spec), name, None, list(range(spec.rounds)), members.mean(axis=0).tolist(), low.tolist(),
             high.tolist(), held_out, alone,
-            {NAMES[name]: ends.tolist() for name, ends in made.ends.items()},
+            {name: ends.tolist() for name, ends in made.ends.items()},
         )  # fmt: skip
 
     def observe(self, asked: Configuration, spec: ContextsSpec, folder: Path) -> Result:

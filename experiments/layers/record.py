@@ -44,8 +44,8 @@ class Prediction:
         low, high: (T,) 5 and 95% of the mean over the run's replicas; None for a mean field, which has no spread.
         held_out: (T,) mean success of the held-out queries, where there are some.
         without_sharing: (T,) the same theory for responses that share nothing.
-        ends: of `success` and `held_out`, where the curve is smoothed or ends before the last update: mean success of
-            the base model and after the last update.
+        ends: of "training" (`success`) and "held_out", where the curve is smoothed or ends before the last update:
+            mean success of the base model and after the last update.
         made: time stamp.
     """
 

@@ -30,8 +30,8 @@ from figures.style import DPI, rc, save_figure
 PACKAGES = ("onearm", "numpy", "scipy", "jax", "torch", "transformers")
 PAGE, TABLES = "report.html", "report.md"
 EARLY = (
-    "* This foretold number lags behind what is measured: of the rounds before the end, success the last point of "
-    "a smoothed curve, held-out success that at three quarters of the run."
+    "Where a star follows, the foretold number lags behind what is measured: success is the last point of a smoothed\n"
+    "curve, held-out success that at three quarters of the run."
 )
 RECORDS = (
     EXPECTATIONS,

@@ -154,7 +154,7 @@ def test_foretold_numbers_of_a_curve_by_hand():
 
 def test_foretold_ends_are_those_measured_or_are_marked():
     curves = {"at": [0, 1], "success": [0.1, 0.2], "held_out": [0.1, 0.1]}
-    told = Prediction("s", "law", **curves, ends={"success": [0.05, 0.3], "held_out": [0.1, 0.15]})
+    told = Prediction("s", "law", **curves, ends={"training": [0.05, 0.3], "held_out": [0.1, 0.15]})
     by_hand = {"success": 0.3, "gain": 0.25, "average": 0.15, "held_out": 0.15, "held_out_gain": 0.05}
     assert {name: foretold(told, name) for name in by_hand} == pytest.approx(by_hand)
     end = End(np.array([0.5]), np.array([0.2]), None, None, "r", 1.0)
