@@ -36,7 +36,7 @@ def framed(width_cm: float, title: str, subtitle: str, keep: str = "") -> tuple[
 def over_rounds(axes: Axes, rounds: int, highest: float, ylabel: str, start: float = 0.0) -> None:
     """Axes of a probability over rounds `start` .. T, from 0 to just above `highest`."""
     axes.set_xlim(start, max(rounds, 2))
-    axes.spines["bottom"].set_bounds(0, max(rounds, 2))
+    axes.spines["bottom"].set_bounds(max(start, 0), max(rounds, 2))
     axes.set_ylim(0, min(max(1.06 * highest, 0.02), 1.02))
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     name_rounds(axes)
