@@ -291,18 +291,19 @@ def main() -> None:
     if options.probe:
         probe()
         return
-    bench = Bench(load_model("smollm2-135m", source="wheel"))
-    print(f"one thread; medians of {options.repeats}; ratio, target", flush=True)
-    with tempfile.TemporaryDirectory() as folder:
-        cost = {length: rounds(bench, length, options.repeats, folder) for length in options.tokens}
-    shared(bench, options.repeats)
+    # Before anything else: a process begins with the peak memory of the one that started it.
     command = [sys.executable, "-m", "benchmarks.bridge", "--probe"]
     ran = subprocess.run(command, capture_output=True, text=True, check=True)
     spent, peak, before = map(float, ran.stdout.split())
     print(
-        f"\nprobe of {PROBE:,} responses of 10 tokens: {spent:.1f} s (at most 25), peak {peak:.2f} GiB (under 2)"
+        f"probe of {PROBE:,} responses of 10 tokens: {spent:.1f} s (at most 25), peak {peak:.2f} GiB (under 2)"
     )
-    print(f"  the model alone, loaded: {before:.2f} GiB")
+    print(f"  the model alone, loaded: {before:.2f} GiB", flush=True)
+    bench = Bench(load_model("smollm2-135m", source="wheel"))
+    print(f"\none thread; medians of {options.repeats}; ratio, target", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        cost = {length: rounds(bench, length, options.repeats, folder) for length in options.tokens}
+    shared(bench, options.repeats)
     if 10 in cost and not options.skip_forecast:
         length = 80
         foretold = forecast(length)

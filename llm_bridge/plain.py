@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import DynamicCache, GenerationConfig, PreTrainedModel
 
 from llm_bridge.adapters import Adapters, AdapterSpec, Factors
 from llm_bridge.full import FullParameters, FullSpec
 from llm_bridge.rollouts import Prompt, Rollouts, read_responses
-from llm_bridge.split import SplitModel, Stage, State, UnknownLayout, depth_of, seen_by
+from llm_bridge.split import SplitModel, Stage, UnknownLayout, depth_of, seen_by
 
 
 class PlainModel(SplitModel):
@@ -59,16 +59,16 @@ class FullModel(SplitModel):
 class _FromTokens(Stage):
     """All blocks, from (rows, tokens, 1) token ids to hidden states."""
 
-    def run(
+    def through(
         self,
+        cache: DynamicCache,
         *,
         tokens: Tensor | None = None,
         hidden: Tensor | None = None,
-        past: State | None = None,
         padding: Tensor | None = None,
-    ) -> tuple[Tensor, State]:
+    ) -> Tensor:
         assert hidden is not None and tokens is None
-        return super().run(tokens=hidden[:, :, 0], past=past, padding=padding)
+        return super().through(cache, tokens=hidden[:, :, 0], padding=padding)
 
     def forward(self, hidden: Tensor) -> Tensor:
         return self.body(input_ids=hidden[:, :, 0], use_cache=False).last_hidden_state
@@ -80,16 +80,16 @@ class _Tokens(Stage):
     def __init__(self) -> None:
         self.blocks = nn.ModuleList()
 
-    def run(
+    def through(
         self,
+        cache: DynamicCache,
         *,
         tokens: Tensor | None = None,
         hidden: Tensor | None = None,
-        past: State | None = None,
         padding: Tensor | None = None,
-    ) -> tuple[Tensor, State]:
+    ) -> Tensor:
         assert tokens is not None and hidden is None
-        return tokens[:, :, None], []
+        return tokens[:, :, None]
 
 
 class _Whole(Stage):
@@ -101,23 +101,19 @@ class _Whole(Stage):
         self.body = model
         self.blocks = blocks_of(model)
 
-    def run(
+    def through(
         self,
+        cache: DynamicCache,
         *,
         tokens: Tensor | None = None,
         hidden: Tensor | None = None,
-        past: State | None = None,
         padding: Tensor | None = None,
-    ) -> tuple[Tensor, State]:
-        """As in `Stage`; the state, in place of keys and values, is all tokens so far (rows, 1, tokens, 1)."""
+    ) -> Tensor:
+        """As in `Stage`; the cache, in place of keys and values, holds all tokens so far (rows, 1, tokens, 1)."""
         assert hidden is not None and tokens is None
-        count = hidden.shape[1]
-        if past:
-            hidden = torch.cat([past[0][0][:, 0], hidden], dim=1)
-        state = hidden[:, None].contiguous()
-        seen = {} if padding is None else seen_by(padding, 0, hidden.shape[1])
-        logits = self.body(input_ids=hidden[:, :, 0], use_cache=False, **seen).logits
-        return logits[:, -count:], [(state, state)]
+        so_far, _ = cache.update(hidden[:, None], hidden[:, None], 0)
+        seen = {} if padding is None else seen_by(padding, 0, so_far.shape[2])
+        return self.body(input_ids=so_far[:, 0, :, 0], use_cache=False, **seen).logits[:, -hidden.shape[1] :]
 
     def forward(self, hidden: Tensor) -> Tensor:
         return self.body(input_ids=hidden[:, :, 0], use_cache=False).logits

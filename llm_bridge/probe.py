@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from llm_bridge.adapters import Factors
+from llm_bridge.growing import Growing
 from llm_bridge.rollouts import Prompt, Rollouts, open_prompt, read_prompt, sample, uniforms
 from llm_bridge.scores import atom_scores, gram
 from llm_bridge.sketch import Coordinates, Reduction, Sketch
@@ -285,7 +286,8 @@ def enumerate_responses(
     opening = open_prompt(split, prompt, None, torch.zeros(1, dtype=torch.long))
     live: list[Tokens] = [()]
     logs: dict[Tokens, tuple[float, ...]] = {(): ()}
-    trunk, head, logits = prompt.past, opening.past, opening.logits
+    trunk = Growing(split.trunk, prompt.past, max_tokens - 1)
+    head, logits = Growing(split.head, opening.past, max_tokens - 1), opening.logits
     whole: list[Tokens] = []
     for t in range(max_tokens):
         table: NDArray[np.float64] = torch.log_softmax(logits.double(), dim=-1).detach().cpu().numpy()
@@ -306,9 +308,9 @@ def enumerate_responses(
         at = torch.tensor(parent)
         with torch.no_grad():
             step = torch.tensor([[prefix[-1]] for prefix in live])
-            middle, trunk = split.trunk.run(tokens=step, past=[(k[at], v[at]) for k, v in trunk])
-            hidden, head = split.head.run(hidden=middle, past=[(k[at], v[at]) for k, v in head])
-            logits = split.logits(hidden[:, -1])
+            trunk.select(at)
+            head.select(at)
+            logits = split.logits(head.run(hidden=trunk.run(tokens=step))[:, -1])
     return Responses(
         tuple(whole),
         tuple(logs[t] for t in whole),

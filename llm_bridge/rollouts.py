@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from llm_bridge.adapters import Factors
-from llm_bridge.split import SplitModel, State, beside, pad_left, repeat, select
+from llm_bridge.growing import Growing
+from llm_bridge.split import SplitModel, State, beside, pad_left, repeat
 from theory.prefix_tree import Tokens
 
 BLOCK = 512
@@ -142,7 +143,9 @@ def sample(
     # Rollout live[i] reads prefix trunk_of[i] of the trunk's batch and row head_of[i] of the head's.
     live, head_of = torch.arange(count), rows.cpu()
     trunk_of, of = opening.prompts.cpu()[head_of], torch.arange(len(prompt.tokens))
-    trunk, head, logits, owner = prompt.past, opening.past, opening.logits, opening.replicas.cpu()
+    trunk = Growing(split.trunk, prompt.past, limit - 1)
+    head = Growing(split.head, opening.past, limit - 1)
+    logits, owner = opening.logits, opening.replicas.cpu()
     for t in range(limit):
         picked, log = draw(logits, head_of, torch.from_numpy(draws[live.numpy(), t]))
         tokens[live.numpy(), t] = picked.numpy()
@@ -161,15 +164,14 @@ def sample(
         )
         of = of[stem[0]]
         padding = prompt.padding[of.to(device)] if padded else None
-        middle, trunk = split.trunk.run(
-            tokens=stem[1][:, None].to(device), past=select(trunk, stem[0].to(device)), padding=padding
-        )
+        trunk.select(stem[0].to(device))
+        middle = trunk.run(tokens=stem[1][:, None].to(device), padding=padding)
         hiddens[live.to(device), t] = middle[trunk_of.to(device), 0]
         owner = owner[leaf[0]]
+        head.select(leaf[0].to(device))
         with split.adapters.use(factors, owner.to(device)):
-            last, head = split.head.run(
+            last = head.run(
                 hidden=middle[leaf[2].to(device)],
-                past=select(head, leaf[0].to(device)),
                 padding=None if padding is None else padding[leaf[2].to(device)],
             )
             logits = split.logits(last[:, -1])

@@ -56,18 +56,25 @@ class Stage:
         past: State | None = None,
         padding: Tensor | None = None,
     ) -> tuple[Tensor, State]:
-        cache = DynamicCache()
-        layers: Any = [_layer(keys, values) for keys, values in past or []]
-        cache.layers = layers
+        cache = cached([_layer(keys, values) for keys, values in past or []])
+        out = self.through(cache, tokens=tokens, hidden=hidden, padding=padding)
+        return out, state_of(cache)
+
+    def through(
+        self,
+        cache: DynamicCache,
+        *,
+        tokens: Tensor | None = None,
+        hidden: Tensor | None = None,
+        padding: Tensor | None = None,
+    ) -> Tensor:
+        """Hidden states; keys and values are added to the cache."""
         given = tokens if hidden is None else hidden
         assert given is not None
-        before = past[0][0].shape[2] if past else 0
-        seen = {} if padding is None else seen_by(padding, before, given.shape[1])
-        out = self.body(
+        seen = {} if padding is None else seen_by(padding, cache.get_seq_length(), given.shape[1])
+        return self.body(
             input_ids=tokens, inputs_embeds=hidden, past_key_values=cache, use_cache=True, **seen
         ).last_hidden_state
-        layers = cache.layers
-        return out, [(layer.keys, layer.values) for layer in layers]
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Hidden states without a cache: the differentiable pass."""
@@ -168,6 +175,20 @@ def select(state: State, rows: Tensor) -> State:
     if state and torch.equal(rows, torch.arange(len(state[0][0]), device=rows.device)):
         return state
     return [(k[rows], v[rows]) for k, v in state]
+
+
+def cached(layers: Sequence[DynamicLayer]) -> DynamicCache:
+    """transformers' cache of these layers."""
+    cache = DynamicCache()
+    own: Any = list(layers)
+    cache.layers = own
+    return cache
+
+
+def state_of(cache: DynamicCache) -> State:
+    """Keys and values of every layer of a cache."""
+    layers: Any = cache.layers
+    return [(layer.keys, layer.values) for layer in layers]
 
 
 def _layer(keys: Tensor, values: Tensor) -> DynamicLayer:

@@ -1,0 +1,71 @@
+"""Rows that are run token by token: what `Stage.run` gives, the given state untouched, and no copy without need."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llm_bridge.adapters import AdapterSpec
+from llm_bridge.growing import Growing
+from llm_bridge.models import load_model
+from llm_bridge.plain import PlainModel
+from llm_bridge.split import SplitModel, select
+
+TINY = load_model("tiny-arithmetic", dtype="float64")
+SPLITS = {
+    "split": SplitModel(TINY.model, AdapterSpec(blocks=1)),
+    "plain": PlainModel(TINY.model, AdapterSpec(blocks=1)),
+}
+PROMPTS = torch.tensor([[1, 2, 3], [3, 1, 2]])
+
+
+@pytest.mark.parametrize("name", SPLITS)
+@given(data=st.data())
+@settings(max_examples=15)
+@torch.no_grad()
+def test_steps_are_those_of_a_state_that_is_copied(name: str, data: st.DataObject) -> None:
+    """Any rows, in any order, as often as one likes; the state that all begin with is not touched."""
+    split = SPLITS[name]
+    hidden, past = split.trunk.run(tokens=PROMPTS)
+    _, deeper = split.head.run(hidden=hidden)
+    begun = [[x.clone() for pair in state for x in pair] for state in (past, deeper)]
+    steps = data.draw(st.integers(1, 4))
+    trunk, head = Growing(split.trunk, past, steps), Growing(split.head, deeper, steps)
+    now, below, rows = past, deeper, len(PROMPTS)
+    for _ in range(steps):
+        chosen = st.lists(st.integers(0, rows - 1), min_size=1, max_size=4)
+        every = st.just(list(range(rows)))
+        at = torch.tensor(data.draw(every | chosen))
+        tokens = torch.tensor(data.draw(st.lists(st.integers(0, 9), min_size=len(at), max_size=len(at))))[
+            :, None
+        ]
+        trunk.select(at)
+        head.select(at)
+        got = trunk.run(tokens=tokens)
+        want, now = split.trunk.run(tokens=tokens, past=select(now, at))
+        torch.testing.assert_close(got, want)
+        last, below = split.head.run(hidden=want, past=select(below, at))
+        torch.testing.assert_close(head.run(hidden=got), last)
+        rows = len(at)
+    for before, state in zip(begun, (past, deeper), strict=True):
+        assert all(
+            torch.equal(a, b) for a, b in zip(before, (x for pair in state for x in pair), strict=True)
+        )
+
+
+@torch.no_grad()
+def test_rows_that_stay_are_not_copied() -> None:
+    """Keys stay where they are in memory as long as all rows go on, and are elsewhere once one has left."""
+    split = SPLITS["split"]
+    _, past = split.trunk.run(tokens=PROMPTS)
+    growing, places = Growing(split.trunk, past, 3), []
+    for rows in ([0, 1], [0, 1], [1]):
+        growing.select(torch.tensor(rows))
+        growing.run(tokens=torch.full((len(rows), 1), 4))
+        layer = growing._cache.layers[0]
+        assert layer.keys is not None
+        places.append(layer.keys.data_ptr())
+    assert places[0] == places[1] != places[2]
+    assert layer.keys.shape[2] == PROMPTS.shape[1] + 3
