@@ -225,13 +225,20 @@ def shared(bench: Bench, repeats: int) -> None:
             score(split, first, factors, rows[at], hidden[at], tokens[at]).sum().backward() for at in parts
         ]
 
-    every = torch.arange(64)
+    every, few = torch.arange(64), torch.randn(12, hidden.shape[-1])
+
+    @torch.no_grad()
+    def logits(of: Callable[[Tensor], Tensor]) -> None:
+        for _ in range(20):
+            of(few)
+
     spent = medians(
         {
             "together": lambda: sample_each(asked, factors, asks, replica, draws), "apart": apart,
             "once": update(every.split(16)),
             # Rows of replicas that are all different read their prompts themselves.
             "each": update([every[i::8] for i in range(8)]),
+            "padded": lambda: logits(split.logits), "few": lambda: logits(split.output),
         },
         repeats,
     )  # fmt: skip
@@ -239,6 +246,8 @@ def shared(bench: Bench, repeats: int) -> None:
     show("sampled one query after another", spent["apart"] / spent["together"], f"{spent['apart']:.2f} s")
     print(f"gradient of 8 rollouts of 8 replicas: {spent['once']:.2f} s, a prompt read once per replica")
     show("read once per rollout", spent["each"] / spent["once"], f"{spent['each']:.2f} s")
+    print(f"20 times the output map of 12 rows: {spent['padded']:.2f} s, padded to 16")
+    show("as they are", spent["few"] / spent["padded"], f"{spent['few']:.2f} s")
 
 
 def show(name: str, ratio: float, what: str) -> None:

@@ -69,3 +69,14 @@ def test_rows_that_stay_are_not_copied() -> None:
         places.append(layer.keys.data_ptr())
     assert places[0] == places[1] != places[2]
     assert layer.keys.shape[2] == PROMPTS.shape[1] + 3
+
+
+@pytest.mark.parametrize("shape", [(1,), (4,), (5,), (15,), (16,), (17,), (7, 3)])
+def test_few_rows_have_the_logits_and_the_gradient_that_they_have_among_many(shape: tuple[int, ...]) -> None:
+    """From 5 to 15 rows are padded on their way through the output map: nobody sees it."""
+    split = SPLITS["split"]
+    hidden = torch.randn(*shape, TINY.model.config.hidden_size, dtype=torch.float64, requires_grad=True)
+    got, want = split.logits(hidden), split.output(hidden)
+    torch.testing.assert_close(got, want)
+    (slope,), (own,) = (torch.autograd.grad(x.square().sum(), hidden) for x in (got, want))
+    torch.testing.assert_close(slope, own)
