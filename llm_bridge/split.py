@@ -19,7 +19,7 @@ from llm_bridge.adapters import Adapters, AdapterSpec
 from llm_bridge.full import FullParameters
 
 State = list[tuple[Tensor, Tensor]]
-FULL = 16
+TILE = 16
 """Rows of a tile in the processor's matrix product: 5 to 15 rows take up to twice as long as 16."""
 
 
@@ -126,8 +126,8 @@ class SplitModel:
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., D) -> (..., V)."""
         count = len(hidden)
-        if hidden.dim() == 2 and hidden.device.type == "cpu" and 4 < count < FULL:
-            return self.output(F.pad(hidden, (0, 0, 0, FULL - count)))[:count]
+        if hidden.dim() == 2 and hidden.device.type == "cpu" and 4 < count < TILE:
+            return self.output(F.pad(hidden, (0, 0, 0, TILE - count)))[:count]
         return self.output(hidden)
 
 
