@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import warnings
 from pathlib import Path
 
 from experiments.warning import ForecastWarning
-from llm_bridge.cache_folder import cache_directory
+from llm_bridge.cache_folder import cache_directory, left_out
 
 SWITCH = "ONEARM_COMPILE_CACHE"
 
@@ -27,7 +26,7 @@ def keep_compiled() -> bool:
 
     $ONEARM_COMPILE_CACHE = off leaves it out. A folder that cannot be written costs one warning.
     """
-    if os.environ.get(SWITCH, "").lower() in ("off", "0", "no", "false"):
+    if left_out(SWITCH):
         return False
     where = folder()
     try:

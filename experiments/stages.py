@@ -16,6 +16,7 @@ from experiments import checkpoint
 from experiments.forecast import Forecast, forecast
 from experiments.forecast_store import load_forecast, save_forecast
 from experiments.observed import Observed, load_observed
+from experiments.probe_cache import probe_once
 from experiments.probe_store import load_probe, save_probe
 from experiments.relinearise import RELINEARISED, Networks, corrected
 from experiments.run_folder import TrainingFolder
@@ -57,12 +58,14 @@ class Run(TrainingFolder):
         return self.question.reward_of(tokens)
 
     def probe(self) -> Probe:
-        """The probe: from the folder, or measured on the base model and saved."""
+        """The probe: from the folder, from this machine's cache, or measured on the base model; saved in the folder."""
         stage = self.spec.stage("probe")
         found = load_probe(self.out, stage)
         if found is not None:
             return found
-        probe = self.measured()
+        probe, kept = probe_once(stage, self.language_model.fingerprint, self.measured)
+        if kept:
+            self.progress("kept probe", 1, 1)
         save_probe(self.out, probe, stage)
         return probe
 

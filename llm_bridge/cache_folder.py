@@ -14,3 +14,8 @@ def cache_directory() -> Path:
     if sys.platform == "win32" and (local := os.environ.get("LOCALAPPDATA")):
         return Path(local) / "onearm"
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "onearm"
+
+
+def left_out(switch: str) -> bool:
+    """Whether the user switched off what is kept under this environment variable."""
+    return os.environ.get(switch, "").lower() in ("off", "0", "no", "false")

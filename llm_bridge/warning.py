@@ -6,4 +6,4 @@ class QueryWarning(UserWarning):
 
 
 class CacheWarning(UserWarning):
-    """Something kept on this machine was damaged, and is made again."""
+    """Something kept on this machine was damaged, and is made again; or it cannot be kept."""

@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before anything imports JAX
-os.environ.setdefault("ONEARM_COMPILE_CACHE", "off")  # a test's programs are nobody's to keep
+os.environ.setdefault("ONEARM_COMPILE_CACHE", "off")  # a test's programs are nobody's to keep,
+os.environ.setdefault("ONEARM_PROBE_CACHE", "off")  # and what it probes, it measures
 
 PACKAGES = ["theory", "bandit_sim", "llm_bridge", "experiments", "figures"]
 SIMULATOR_TESTS = Path(__file__).parent / "bandit_sim"
