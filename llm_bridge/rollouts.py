@@ -13,7 +13,7 @@ from torch import Tensor
 
 from llm_bridge.adapters import Factors
 from llm_bridge.growing import Growing
-from llm_bridge.split import SplitModel, State, beside, pad_left, repeat
+from llm_bridge.split import SplitModel, State, beside, pad_left, repeat, select
 from theory.prefix_tree import Tokens
 
 BLOCK = 512
@@ -226,7 +226,7 @@ def response_logits(
     out = first[of, -1:]
     with split.adapters.use(factors, rows):
         if hidden.shape[1]:
-            later, _ = split.head.run(hidden=hidden, past=[(keys[of], values[of]) for keys, values in past])
+            later, _ = split.head.run(hidden=hidden, past=select(past, of))
             out = torch.cat([out, later], dim=1)
         return split.logits(out[tokens >= 0])
 
