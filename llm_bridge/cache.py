@@ -34,7 +34,7 @@ def build_once(key: str, build: Callable[[Path], None]) -> Path:
         if (wrong := damage(final)) is None:
             return final
         warnings.warn(f"{final} is damaged ({wrong}); it is made again", CacheWarning, stacklevel=2)
-        shutil.rmtree(final)
+        _remove(final)
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=final.parent))
@@ -54,6 +54,13 @@ def build_once(key: str, build: Callable[[Path], None]) -> Path:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return final
+
+
+def _remove(folder: Path) -> None:
+    """Take a folder out of the way as a whole, then delete it: of an interrupted removal no rest is read."""
+    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    folder.rename(aside / folder.name)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def fingerprint(model: nn.Module) -> str:

@@ -12,8 +12,13 @@ MANIFEST = "checksums.json"
 
 
 def write_manifest(folder: Path) -> None:
-    """Size, time of change and sha256 of each file of the folder, into checksums.json."""
-    held = {path.name: _entry(path) for path in sorted(folder.iterdir()) if not path.name.endswith(MANIFEST)}
+    """Size, time of change and sha256 of each file of the folder and of those in it, into checksums.json."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    held = {
+        path.relative_to(folder).as_posix(): _entry(path)
+        for path in files
+        if not path.name.endswith(MANIFEST)
+    }
     temporary = folder / f".{os.getpid()}.{MANIFEST}"
     temporary.write_text(json.dumps(held, indent=1))
     os.replace(temporary, folder / MANIFEST)

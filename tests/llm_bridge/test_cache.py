@@ -27,6 +27,8 @@ def make(built: list[Path]) -> Path:
         built.append(folder)
         (folder / "model.safetensors").write_bytes(b"weights" * 100)
         (folder / "config.json").write_text("{}")
+        (folder / "parts").mkdir()
+        (folder / "parts" / "00.json").write_text("[1]")
 
     return build_once("m", build)
 
@@ -43,6 +45,11 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty": (lambda m: m.write_bytes(b""), "model.safetensors has 0 of 700 bytes"),
     "missing": (lambda m: m.unlink(), "model.safetensors is missing"),
     "a bit": (flip, "model.safetensors has another checksum"),
+    "in a folder": (
+        lambda m: (m.parent / "parts" / "00.json").write_text("[2]"),
+        "parts/00.json has another checksum",
+    ),
+    "a folder": (lambda m: shutil.rmtree(m.parent / "parts"), "parts/00.json is missing"),
     "manifest": (lambda m: (m.parent / MANIFEST).write_text("{half"), "checksums.json cannot be read"),
 }
 
@@ -59,6 +66,24 @@ def test_a_damaged_folder_is_made_again_and_said(kind: str, built: list[Path]) -
     assert make(built) == folder and len(built) == 2
 
 
+def test_a_removal_that_is_interrupted_leaves_nothing_that_is_read(
+    built: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a damaged folder, whose list of checksums is the first to go."""
+    folder = make(built)
+    (folder / "model.safetensors").unlink()
+
+    def stop(path: Path, **_) -> None:
+        for manifest in Path(path).rglob(MANIFEST):
+            manifest.unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.warns(CacheWarning), pytest.raises(KeyboardInterrupt):
+        patched.setattr(shutil, "rmtree", stop)
+        make(built)
+    assert (make(built) / "model.safetensors").exists() and len(built) == 2
+
+
 def test_a_copy_is_looked_at_once_and_then_known(built: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make(built)
     os.utime(folder / "model.safetensors", ns=(1, 1))
@@ -71,7 +96,7 @@ def test_a_folder_from_before_there_were_checksums_gets_them(built: list[Path]) 
     folder = make(built)
     (folder / MANIFEST).unlink()
     assert damage(folder) is None and (folder / MANIFEST).exists()
-    assert {path.name for path in folder.iterdir()} == {MANIFEST, "model.safetensors", "config.json"}
+    assert {path.name for path in folder.iterdir()} == {MANIFEST, "model.safetensors", "config.json", "parts"}
 
 
 @pytest.mark.slow
