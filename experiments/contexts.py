@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,9 @@ from safetensors.torch import save_file as save_torch
 from experiments import checkpoint, store
 from experiments.contexts_forecast import Array, Foretold, foretell
 from experiments.contexts_spec import ContextsSpec
+from experiments.joint_store import load_joint, save_joint
 from experiments.pay import pay_of
-from experiments.probe_store import load_probe, save_probe
+from experiments.probe_cache import probe_of
 from experiments.run_folder import TrainingFolder
 from experiments.stages import question_of, rows_of
 from llm_bridge.joint_probe import measure_jointly
@@ -48,18 +50,16 @@ class ContextsRun(TrainingFolder):
     spec: ContextsSpec
 
     def probe(self) -> JointProbe:
-        """The joint probe: from the folder, or measured on the base model and saved."""
-        stage, path = self.spec.stage("probe"), self.out / "gram.safetensors"
-        queries = (*self.spec.queries, *self.spec.apart)
-        folders = [self.out / "probes" / f"{q:02d}" for q in range(len(queries))]
-        if (saved := store.load_arrays(path, stage)) is not None:
-            found = [load_probe(folder, stage) for folder in folders]
-            whole = [probe for probe in found if probe is not None]
-            if len(whole) == len(queries):
-                return JointProbe(tuple(whole), saved[0]["gram"])
-        joint = measure_jointly(
+        """The joint probe: from the folder, from this machine's cache, or measured on the base model; saved."""
+        probed = self.spec.probed
+        load = partial(load_joint, queries=len(probed.queries))
+        return probe_of(self, probed.stage("probe"), self.measured, save_joint, load)
+
+    def measured(self) -> JointProbe:
+        """The joint probe of the base model; see `llm_bridge.joint_probe.measure_jointly`."""
+        return measure_jointly(
             self.split,
-            [question_of(self.language_model, query, self.spec.max_tokens) for query in queries],
+            [question_of(self.language_model, q, self.spec.max_tokens) for q in self.spec.probed.queries],
             vocabulary=self.language_model.model.config.vocab_size,
             rollouts=self.spec.probe.rollouts,
             max_tokens=self.spec.max_tokens,
@@ -70,12 +70,6 @@ class ContextsRun(TrainingFolder):
             sketch=self.spec.probe.sketch,
             progress=self.progress,
         )
-        for folder, probe in zip(folders, joint.probes, strict=True):
-            folder.mkdir(parents=True, exist_ok=True)
-            save_probe(folder, probe, stage)
-        with store.replacing(path) as temporary:
-            save_file({"gram": joint.gram}, temporary, {"stage": stage})
-        return joint
 
     def forecast(self) -> Foretold:
         """The forecast: from the folder, or simulated from the joint probe and saved. Never trains."""

@@ -75,6 +75,11 @@ class ContextsSpec(TrainingSpec):
         """The held-out queries."""
         return () if self.held_out is None else self.held_out.queries
 
+    @property
+    def probed(self) -> ContextsSpec:
+        """A spec of the same joint probe: its queries in order, whichever of them are held out and looked at."""
+        return self.model_copy(update={"queries": (*self.queries, *self.apart), "held_out": None})
+
     def stage(self, name: Literal["probe", "forecast", "train", "overlay"]) -> str:
         """12 hex digits that change with any field that stage's result depends on."""
         training = {"rule", "rounds", "replicas", "batch", "verifier"}

@@ -16,7 +16,7 @@ from experiments import checkpoint
 from experiments.forecast import Forecast, forecast
 from experiments.forecast_store import load_forecast, save_forecast
 from experiments.observed import Observed, load_observed
-from experiments.probe_cache import probe_once
+from experiments.probe_cache import probe_of
 from experiments.probe_store import load_probe, save_probe
 from experiments.relinearise import RELINEARISED, Networks, corrected
 from experiments.run_folder import TrainingFolder
@@ -59,15 +59,7 @@ class Run(TrainingFolder):
 
     def probe(self) -> Probe:
         """The probe: from the folder, from this machine's cache, or measured on the base model; saved in the folder."""
-        stage = self.spec.stage("probe")
-        found = load_probe(self.out, stage)
-        if found is not None:
-            return found
-        probe, kept = probe_once(stage, self.language_model.fingerprint, self.measured)
-        if kept:
-            self.progress("kept probe", 1, 1)
-        save_probe(self.out, probe, stage)
-        return probe
+        return probe_of(self, self.spec.stage("probe"), self.measured, save_probe, load_probe)
 
     def measured(
         self, factors: Factors | None = None, rollouts: int | None = None, stream: int = PROBE_STREAM

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from functools import cache
 from pathlib import Path
@@ -12,7 +11,6 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from bandit_sim import simulate
-from experiments import store
 from experiments.contexts import ContextsRun
 from experiments.contexts_spec import ContextsSpec, HeldOut
 from experiments.final_success import final_success
@@ -149,7 +147,6 @@ class ModelWorld(Spec):
         """The forecast of the joint tree kernel; without a curve where the rule is one that no kernel carries."""
         run = self._run(spec, folder)
         joint = run.probe()
-        _share_probe(folder, spec)
         name = "tree kernel, p0 = " + ", ".join(f"{probe.p0:.4f}" for probe in joint.probes)
         try:
             made = run.forecast()
@@ -197,15 +194,8 @@ class ModelWorld(Spec):
         return End(success, base, held_out, held_out_base, fingerprint(folder, RESULT), seconds)
 
     def _run(self, spec: ContextsSpec, folder: Path) -> ContextsRun:
-        """The run's folder, with the probe that another variant of the same queries left."""
-        kept, own = _probes(folder, spec), folder / "run"
-        if (kept / GRAM).exists() and not (own / GRAM).exists():
-            shutil.copytree(kept, own, dirs_exist_ok=True)
-        return ContextsRun(spec, own, model=_model(self.model))
-
-
-GRAM = "gram.safetensors"
-"""Written last by a joint probe: where it is, the probe is whole."""
+        """The run's folder; variants of the same queries find one probe in the machine's cache."""
+        return ContextsRun(spec, folder / "run", model=_model(self.model))
 
 
 @cache
@@ -214,17 +204,3 @@ def _model(name: str) -> Any:
     from llm_bridge.models import load_model
 
     return load_model(name)
-
-
-def _probes(folder: Path, spec: ContextsSpec) -> Path:
-    """Where the variants of one world leave the probe that they share."""
-    return folder.parent / "probes" / spec.stage("probe")
-
-
-def _share_probe(folder: Path, spec: ContextsSpec) -> None:
-    """Leave the probe to the variants of the same queries."""
-    kept = _probes(folder, spec)
-    if not (kept / GRAM).exists():
-        shutil.copytree(folder / "run" / "probes", kept / "probes", dirs_exist_ok=True)
-        with store.replacing(kept / GRAM) as temporary:
-            shutil.copy2(folder / "run" / GRAM, temporary)

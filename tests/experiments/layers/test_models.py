@@ -10,7 +10,7 @@ from experiments.layers import run as runner
 from experiments.layers.configuration import Configuration
 from experiments.layers.ladder import read_ladder
 from experiments.layers.measures import gain, held_out_gain
-from experiments.layers.models import ModelWorld
+from experiments.layers.models import ModelWorld, _model
 from experiments.layers.worlds import read_worlds
 from experiments.stages import question_of
 from llm_bridge.models import load_model
@@ -78,6 +78,9 @@ def test_several_queries_keep_the_share_of_a_batch_and_the_budget_of_a_round():
 
 @pytest.mark.slow
 def test_predicted_probed_once_and_run(tmp_path, monkeypatch):
+    _model("tiny-arithmetic")  # from the cache that has it
+    monkeypatch.setenv("ONEARM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("ONEARM_PROBE_CACHE")
     wanted = ("minimalist/minimalist", "advantage/moving-average", "dress/adam")
     todo = [c for c in runner.cells(LADDER, {"tiny": SMALL}, "quick", tmp_path) if c.variant.key in wanted]
     runner.run(todo[:1], {"tiny": SMALL})
