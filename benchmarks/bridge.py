@@ -1,6 +1,7 @@
 """Speed of the language-model side as ratios, each taken in one run: `python -m benchmarks.bridge`.
 
-One round is one update of 32 replicas, one rollout each: SmolLM2-135M, rank-8 adapters in the last 4 blocks. The
+One round is one update of 32 replicas, one rollout each: SmolLM2-135M, rank-8 adapters in the last 4 blocks, after a
+short prompt and after one as long as a question of GSM8K, which the plain path and TRL read for every rollout. The
 entries take turns, and every number is a median of seconds of processor time on one thread, so that other work on
 the machine matters little. The plain path is the round
 as one writes it: transformers' own `generate`, then a full forward pass of every response and its gradient. TRL is
@@ -39,6 +40,7 @@ from llm_bridge.builtin_queries import BUILTIN, DEFAULT
 from llm_bridge.models import LanguageModel, load_model
 from llm_bridge.plain import PlainModel, generate
 from llm_bridge.probe import measure
+from llm_bridge.queries import Query
 from llm_bridge.rollouts import read_prompt, read_responses, score
 from llm_bridge.split import SplitModel
 from llm_bridge.train import Trainer
@@ -48,6 +50,13 @@ from theory.prefix_tree import Tokens
 from theory.rules.dialects import preset
 
 REPLICAS, ETA, PROBE = 32, 0.15, 1000
+LONG = DEFAULT.model_copy(
+    update={
+        "prompt": "Anna picked 17 apples in the morning and 25 apples in the afternoon, and then she carried all of "
+        "them home to her grandmother, who bakes a cake every Sunday. How many apples is that in all? "
+        + DEFAULT.prompt
+    }
+)
 MAPS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 TARGETS = {
     "plain path, 10 tokens": 20,
@@ -59,16 +68,17 @@ TARGETS = {
 
 @dataclass(frozen=True)
 class Bench:
-    """The model, and what pays a response."""
+    """The model, what it is asked, and what pays a response."""
 
     model: LanguageModel
+    query: Query = DEFAULT
 
     @property
     def prompt(self) -> Tensor:
-        return self.model.encode_prompt(DEFAULT.prompt)
+        return self.model.encode_prompt(self.query.prompt)
 
     def reward_of(self, tokens: Tokens) -> float:
-        return float(pay([verify(DEFAULT, self.model.decode(list(tokens)))])[0])
+        return float(pay([verify(self.query, self.model.decode(list(tokens)))])[0])
 
     def trainer(self, max_tokens: int) -> Trainer:
         return Trainer(
@@ -111,7 +121,10 @@ def trl_step(bench: Bench, max_tokens: int, folder: str) -> Callable[[], object]
     from peft import LoraConfig
     from trl import GRPOConfig, GRPOTrainer
 
-    model = load_model("smollm2-135m", source="wheel").model
+    model, asked = (
+        load_model("smollm2-135m", source="wheel").model,
+        [{"role": "user", "content": bench.query.prompt}],
+    )
     depth = model.config.num_hidden_layers
     lora = LoraConfig(
         r=8, lora_alpha=8, target_modules=MAPS, layers_to_transform=list(range(depth - 4, depth)),
@@ -127,13 +140,13 @@ def trl_step(bench: Bench, max_tokens: int, folder: str) -> Callable[[], object]
         model=model,
         reward_funcs=lambda completion_ids, **_: [bench.reward_of(tuple(ids)) for ids in completion_ids],
         args=args,
-        train_dataset=Dataset.from_dict({"prompt": [[{"role": "user", "content": DEFAULT.prompt}]]}),
+        train_dataset=Dataset.from_dict({"prompt": [asked]}),
         processing_class=bench.model.tokenizer,
         peft_config=lora,
     )
     trainer.create_optimizer_and_scheduler(num_training_steps=10**6)
     trainer.current_gradient_accumulation_steps = 1
-    rows: Any = [{"prompt": [{"role": "user", "content": DEFAULT.prompt}]}] * 2
+    rows: Any = [{"prompt": asked}] * 2
 
     def step() -> object:
         trainer.model.train()
@@ -180,7 +193,8 @@ def rounds(bench: Bench, max_tokens: int, repeats: int, folder: str) -> float:
         print("TRL is not installed: pip install 'onearm[trl]'")
     spent = medians(entries, repeats)
     ours = spent["round"]
-    print(f"\n{max_tokens} tokens: one round of {REPLICAS} replicas {ours:.2f} s")
+    length = bench.prompt.shape[1]
+    print(f"\n{max_tokens} tokens after a prompt of {length}: one round of {REPLICAS} replicas {ours:.2f} s")
     show(f"plain path, {max_tokens} tokens", spent["plain"] / ours, f"{spent['plain']:.1f} s")
     if "trl" in spent:
         what = f"{spent['trl']:.2f} s per step of 2 rollouts"
@@ -310,16 +324,22 @@ def main() -> None:
         f"probe of {PROBE:,} responses of 10 tokens: {spent:.1f} s (at most 25), peak {peak:.2f} GiB (under 2)"
     )
     print(f"  the model alone, loaded: {before:.2f} GiB", flush=True)
-    bench = Bench(load_model("smollm2-135m", source="wheel"))
+    model = load_model("smollm2-135m", source="wheel")
     print(f"\none thread; medians of {options.repeats}; ratio, target", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        cost = {length: rounds(bench, length, options.repeats, folder) for length in options.tokens}
-    shared(bench, options.repeats)
-    if 10 in cost and not options.skip_forecast:
+        cost = {
+            (query, length): rounds(Bench(model, query), length, options.repeats, folder)
+            for length in options.tokens
+            for query in (DEFAULT, LONG)
+        }
+    shared(Bench(model), options.repeats)
+    if 10 in options.tokens and not options.skip_forecast:
         length = 80
-        foretold = forecast(length)
-        print(f"\nforecast of {length} rounds, probe and 1,000 seeds: {foretold:.1f} s")
-        show("the run that a forecast replaces", length * cost[10] / foretold, f"{length} rounds")
+        foretold, each = forecast(length), cost[DEFAULT, 10]
+        print(
+            f"\nforecast of {length} rounds, probe and 1,000 seeds: {foretold:.1f} s, as {foretold / each:.0f} rounds"
+        )
+        show("the run that a forecast replaces", length * each / foretold, f"{length} rounds")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from llm_bridge.plain import open_model
 from llm_bridge.probe import enumerate_responses
 from llm_bridge.rollouts import Prompt, read_prompt, score
 from llm_bridge.scores import atom_scores, gram
-from llm_bridge.split import SplitModel
+from llm_bridge.split import SplitModel, repeat
 from theory.prefix_tree import Responses, Tokens, grow
 from theory.probe import Probe
 
@@ -97,7 +97,6 @@ def enumerate_model(
     tokens = torch.full((len(responses.tokens), max_tokens), -1, dtype=torch.long)
     for i, response in enumerate(responses.tokens):
         tokens[i, : len(response)] = torch.tensor(response)
-    past = [(k.expand(len(tokens), -1, -1, -1), v.expand(len(tokens), -1, -1, -1)) for k, v in read.past]
     with torch.no_grad():
-        hidden, _ = split.trunk.run(tokens=tokens.clamp(min=0), past=past)
+        hidden, _ = split.trunk.run(tokens.clamp(min=0), past=repeat(read.past, len(tokens)))
     return Enumerated(split, read, responses, size, hidden[:, :-1], tokens)

@@ -26,8 +26,17 @@ Every section says which command wrote it, when, and with which versions, from t
 not reached. Coverage: share of rounds within the 50% and the 90% band. CRPS of the mean success: the tree kernel's,
 beside a sequence kernel, a bandit without shared parameters, "nothing is learned", and a logistic curve that has seen
 the first quarter of the run. z: the outcomes against what each replica's own history foretells; a pooled z beyond 2
-says that forecasts err together.
+says that forecasts err together. Where a run was explained, a second table splits the gap between the trained network
+and the forecast: drift (the network has left its linear regime), truncation (what the probe leaves out, and its noise),
+chance (this run's draws).
 """
+GAPS = {
+    "network - forecast": "network - forecast",
+    "drift": "network - linear (drift)",
+    "truncation": "linear - tree (truncation)",
+    "chance": "tree - forecast (chance)",
+}
+"""Columns of what was explained, and what `onearm explain` calls them."""
 Section = tuple[str, str]
 """Its heading, which names model, rule and size of the runs, and the text below it."""
 
@@ -110,7 +119,29 @@ def _queries(folder: Path) -> Section:
         f"{text_of(together['residual_z'])}, by quarter {text_of(together['residual_z_windows'])}."
         + (f" Not forecast: {'; '.join(failed)}." if failed else "")
     )
-    return heading, "\n".join(lines)
+    return heading, "\n".join([*lines, *_explained(folder, rows)])
+
+
+def _explained(folder: Path, rows: Sequence[dict[str, Any]]) -> list[str]:
+    """What `onearm explain` found in the folders of these rows, a line per look; nothing where it was not asked."""
+    lines: list[str] = []
+    for row in rows:
+        path = folder / row.get("folder", "") / "explain.json"
+        found = json.loads(path.read_text()) if path.exists() else {}
+        # A folder that has been trained anew with other settings may still hold what was found before.
+        if found and found["rounds"] == row["rounds"] and found["eta"] == row["rule"]["optimiser"]["eta"]:
+            for look in found["looks"]:
+                gaps = [f"{look[gap][0]:+.3f} ± {look[gap][1]:.3f}" for gap in GAPS.values()]
+                cells = [_line(row["query"]), str(found["replicas"]), str(look["updates"]), *gaps]
+                lines.append(f"| {' | '.join(cells)} |")
+    if not lines:
+        return []
+    head = [
+        "\nWhy, by `onearm explain` on the run's own draws: success, with a standard error over replicas.\n",
+        f"| query | replicas | after updates | {' | '.join(GAPS)} |",
+        "|---|---|---|" + "---|" * len(GAPS),
+    ]
+    return [*head, *lines]
 
 
 def _contexts(folder: Path) -> Section:

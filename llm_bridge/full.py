@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
+import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
@@ -55,7 +56,11 @@ class FullParameters:
                 "(--replicas 1), and another seed for another run"
             )
         slots = ((name, *held[0]) for name, held in self._slots.items())
-        return {name: (there[key].detach()[None].clone(),) for name, there, key in slots}
+        # Row by row, as files of tensors are.
+        return {
+            name: (there[key].detach()[None].clone(memory_format=torch.contiguous_format),)
+            for name, there, key in slots
+        }
 
     def own(self, factors: Factors, rows: int) -> Factors:
         """Factors that the one row of a batch owns: no copy is made."""

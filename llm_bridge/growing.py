@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
-from llm_bridge.split import Stage, State, cached, state_of
+from llm_bridge.split import Stage, State, cached, select, state_of
 
 
 class Growing:
@@ -22,6 +22,8 @@ class Growing:
 
     def __init__(self, stage: Stage, past: State, room: int) -> None:
         self.stage, self.room = stage, room
+        self._prompts = past if stage.shares else None
+        self._before = past[0][0].shape[2] if stage.shares and past else 0
         self._begin: State | None = past
         self._cache = cached([])
 
@@ -32,24 +34,27 @@ class Growing:
             past = state_of(self._cache)
             if past and torch.equal(rows, torch.arange(len(past[0][0]), device=rows.device)):
                 return
-        self._cache = cached([_Roomy(keys, values, rows, self.room) for keys, values in past])
+        elif self._prompts is not None:
+            past = [(keys[:, :, :0], values[:, :, :0]) for keys, values in past]
+        self._cache = cached([_Roomy(keys, values, rows, self.room, self._before) for keys, values in past])
         self._begin = None
+        if self._prompts and len(self._prompts[0][0]) > 1:
+            self._prompts = select(self._prompts, rows)
 
-    def run(
-        self, *, tokens: Tensor | None = None, hidden: Tensor | None = None, padding: Tensor | None = None
-    ) -> Tensor:
+    def run(self, x: Tensor, *, padding: Tensor | None = None) -> Tensor:
         """(rows, 1, D) hidden states of one more token for each selected row."""
         self.room -= 1
-        return self.stage.through(self._cache, tokens=tokens, hidden=hidden, padding=padding)
+        return self.stage.through(self._cache, x, padding=padding, prompts=self._prompts)
 
 
 class _Roomy(DynamicLayer):
-    """Some rows of given keys and values, and room behind them."""
+    """Some rows of given keys and values, room behind them, and tokens before them that are held elsewhere."""
 
-    def __init__(self, keys: Tensor, values: Tensor, rows: Tensor, room: int) -> None:
+    def __init__(self, keys: Tensor, values: Tensor, rows: Tensor, room: int, before: int) -> None:
         super().__init__()
         self.lazy_initialization(keys, values)
         self._whole, self._length = [_with_room(x, rows, room) for x in (keys, values)], 0
+        self._before = before
         self._grown(keys.shape[2])
 
     def update(
@@ -59,6 +64,9 @@ class _Roomy(DynamicLayer):
         for whole, new in zip(self._whole, (key_states, value_states), strict=True):
             whole[:, :, start : start + count] = new
         return self._grown(count)
+
+    def get_seq_length(self) -> int:
+        return self._before + self._length
 
     def _grown(self, count: int) -> tuple[Tensor, Tensor]:
         self._length += count

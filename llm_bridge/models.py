@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -158,6 +158,8 @@ def load_model(
     if number_type is torch.float64:
         exact_float64(model)
     model.to(target).eval()  # pyright: ignore[reportArgumentType]
+    if target.type == "cpu":
+        by_columns(model.base_model)
     return LanguageModel(
         name=name,
         model=model,
@@ -168,6 +170,17 @@ def load_model(
         fingerprint=mark,
         end_tokens=_end_tokens(model, tokenizer, row.end),
     )
+
+
+def by_columns(blocks: nn.Module) -> None:
+    """Store the weights of the linear maps column by column: same values, shapes and results but for rounding.
+
+    A processor multiplies few rows, as a step of sampling has, a tenth to a third faster so. An output map of a large
+    vocabulary is better off row by row (`SplitModel.logits`), and embeddings are read by rows.
+    """
+    for module in blocks.modules():
+        if isinstance(module, nn.Linear):
+            module.weight.data = module.weight.data.T.contiguous().T
 
 
 def _device(device: str) -> torch.device:

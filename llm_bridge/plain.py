@@ -12,8 +12,9 @@ from transformers import DynamicCache, GenerationConfig, PreTrainedModel
 
 from llm_bridge.adapters import Adapters, AdapterSpec, Factors
 from llm_bridge.full import FullParameters, FullSpec
+from llm_bridge.growing import Growing
 from llm_bridge.rollouts import Prompt, Rollouts, read_responses
-from llm_bridge.split import SplitModel, Stage, UnknownLayout, depth_of, seen_by
+from llm_bridge.split import SplitModel, Stage, State, UnknownLayout, depth_of, seen_by
 
 
 class PlainModel(SplitModel):
@@ -62,13 +63,12 @@ class _FromTokens(Stage):
     def through(
         self,
         cache: DynamicCache,
+        x: Tensor,
         *,
-        tokens: Tensor | None = None,
-        hidden: Tensor | None = None,
         padding: Tensor | None = None,
+        prompts: State | None = None,
     ) -> Tensor:
-        assert hidden is not None and tokens is None
-        return super().through(cache, tokens=hidden[:, :, 0], padding=padding)
+        return super().through(cache, x[:, :, 0], padding=padding, prompts=prompts)
 
     def forward(self, hidden: Tensor) -> Tensor:
         return self.body(input_ids=hidden[:, :, 0], use_cache=False).last_hidden_state
@@ -83,13 +83,12 @@ class _Tokens(Stage):
     def through(
         self,
         cache: DynamicCache,
+        x: Tensor,
         *,
-        tokens: Tensor | None = None,
-        hidden: Tensor | None = None,
         padding: Tensor | None = None,
+        prompts: State | None = None,
     ) -> Tensor:
-        assert tokens is not None and hidden is None
-        return tokens[:, :, None]
+        return x[:, :, None]
 
 
 class _Whole(Stage):
@@ -104,16 +103,15 @@ class _Whole(Stage):
     def through(
         self,
         cache: DynamicCache,
+        x: Tensor,
         *,
-        tokens: Tensor | None = None,
-        hidden: Tensor | None = None,
         padding: Tensor | None = None,
+        prompts: State | None = None,
     ) -> Tensor:
         """As in `Stage`; the cache, in place of keys and values, holds all tokens so far (rows, 1, tokens, 1)."""
-        assert hidden is not None and tokens is None
-        so_far, _ = cache.update(hidden[:, None], hidden[:, None], 0)
+        so_far, _ = cache.update(x[:, None], x[:, None], 0)
         seen = {} if padding is None else seen_by(padding, 0, so_far.shape[2])
-        return self.body(input_ids=so_far[:, 0, :, 0], use_cache=False, **seen).logits[:, -hidden.shape[1] :]
+        return self.body(input_ids=so_far[:, 0, :, 0], use_cache=False, **seen).logits[:, -x.shape[1] :]
 
     def forward(self, hidden: Tensor) -> Tensor:
         return self.body(input_ids=hidden[:, :, 0], use_cache=False).logits
@@ -128,12 +126,18 @@ def open_model(model: PreTrainedModel, spec: AdapterSpec | FullSpec) -> SplitMod
         split = FullModel(model, spec) if isinstance(spec, FullSpec) else SplitModel(model, spec)
     except UnknownLayout as error:
         return PlainModel(model, spec, f"{error} Until then every token costs a whole forward pass.")
-    # Some models do more between the last layer and the logits (a cap, a scale) than a split model knows of.
+    # Some models do more between the last layer and the logits (a cap, a scale), or in their attention, than a split
+    # model knows of: a prompt of one token and a response of one show it.
     tokens = torch.arange(2, device=model.device)[None] % model.config.get_text_config().vocab_size
     with torch.no_grad():
         own = model(input_ids=tokens, use_cache=False).logits
-        hidden, _ = split.head.run(hidden=split.trunk.run(tokens=tokens)[0])
-        gap = float((split.logits(hidden) - own).abs().max())
+        x = tokens
+        for stage in (split.trunk, split.head):
+            first, past = stage.run(x[:, :1])
+            growing = Growing(stage, past, 1)
+            growing.select(torch.zeros(1, dtype=torch.long, device=model.device))
+            x = torch.cat([first, growing.run(x[:, 1:])], dim=1)
+        gap = float((split.logits(x) - own).abs().max())
     if gap <= 1e-3 * float(own.abs().max()):
         return split
     return PlainModel(

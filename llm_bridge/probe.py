@@ -310,7 +310,7 @@ def enumerate_responses(
             step = torch.tensor([[prefix[-1]] for prefix in live])
             trunk.select(at)
             head.select(at)
-            logits = split.logits(head.run(hidden=trunk.run(tokens=step))[:, -1])
+            logits = split.logits(head.run(trunk.run(step))[:, -1])
     return Responses(
         tuple(whole),
         tuple(logs[t] for t in whole),

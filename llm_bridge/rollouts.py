@@ -75,7 +75,7 @@ def uniforms(seed: int, replica: int, turn: int, query: int, rollout: int, count
 
 @torch.no_grad()
 def read_prompt(split: SplitModel, tokens: Tensor) -> Prompt:
-    hidden, past = split.trunk.run(tokens=tokens)
+    hidden, past = split.trunk.run(tokens)
     return Prompt(tokens, hidden, past, torch.zeros(len(tokens), dtype=torch.long, device=tokens.device))
 
 
@@ -108,7 +108,7 @@ def opened_together(openings: Sequence[Opening]) -> Opening:
 def open_prompt(split: SplitModel, prompt: Prompt, factors: Factors | None, rows: Tensor) -> Opening:
     """The prompt through the head of each replica in `rows`."""
     with split.adapters.use(factors, rows):
-        hidden, past = split.head.run(hidden=prompt.hidden.expand(len(rows), -1, -1))
+        hidden, past = split.head.run(prompt.hidden.expand(len(rows), -1, -1))
         return Opening(past, split.logits(hidden[:, -1]), rows, torch.zeros_like(rows))
 
 
@@ -165,13 +165,13 @@ def sample(
         of = of[stem[0]]
         padding = prompt.padding[of.to(device)] if padded else None
         trunk.select(stem[0].to(device))
-        middle = trunk.run(tokens=stem[1][:, None].to(device), padding=padding)
+        middle = trunk.run(stem[1][:, None].to(device), padding=padding)
         hiddens[live.to(device), t] = middle[trunk_of.to(device), 0]
         owner = owner[leaf[0]]
         head.select(leaf[0].to(device))
         with split.adapters.use(factors, owner.to(device)):
             last = head.run(
-                hidden=middle[leaf[2].to(device)],
+                middle[leaf[2].to(device)],
                 padding=None if padding is None else padding[leaf[2].to(device)],
             )
             logits = split.logits(last[:, -1])
@@ -222,11 +222,11 @@ def response_logits(
             out = read_whole(split, prompt, rows, hidden)
             return split.logits(out[tokens >= 0])
     with split.adapters.use(factors, replicas):
-        first, past = split.head.run(hidden=prompt.hidden.expand(len(replicas), -1, -1))
+        first, past = split.head.run(prompt.hidden.expand(len(replicas), -1, -1))
     out = first[of, -1:]
     with split.adapters.use(factors, rows):
         if hidden.shape[1]:
-            later, _ = split.head.run(hidden=hidden, past=select(past, of))
+            later, _ = split.head.run(hidden, past=select(past, of))
             out = torch.cat([out, later], dim=1)
         return split.logits(out[tokens >= 0])
 
@@ -271,4 +271,4 @@ def read_responses(split: SplitModel, prompt: Prompt, tokens: Tensor) -> Tensor:
     rows, limit = tokens.shape
     if limit == 1 or rows == 0:
         return prompt.hidden.new_zeros(rows, limit - 1, prompt.hidden.shape[-1])
-    return split.trunk.run(tokens=tokens[:, :-1].clamp(min=0), past=repeat(prompt.past, rows))[0]
+    return split.trunk.run(tokens[:, :-1].clamp(min=0), past=repeat(prompt.past, rows))[0]

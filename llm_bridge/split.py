@@ -16,6 +16,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from llm_bridge.adapters import Adapters, AdapterSpec
+from llm_bridge.attention import BEHIND_PROMPT
 from llm_bridge.full import FullParameters
 
 State = list[tuple[Tensor, Tensor]]
@@ -26,13 +27,14 @@ TILE = 16
 class Stage:
     """Consecutive blocks of the model, run by the model's own code on a view that shares its weights.
 
-    `run(x, past)` returns the hidden states and the keys and values so far; `past` is a list over blocks of
-    (rows, heads, tokens, size) pairs and is never changed in place. Its first `padding` (rows,) tokens are nobody's:
-    they are not attended to, and the positions count from behind them. `continues`: whether going on from a state saves
-    work, and can be differentiated.
+    `run(x, past)` takes token ids (rows, tokens) or hidden states (rows, tokens, D), and returns hidden states and the
+    keys and values so far; `past` is a list over blocks of (rows, heads, tokens, size) pairs and is never changed in
+    place. Its first `padding` (rows,) tokens are nobody's: they are not attended to, and the positions count from
+    behind them. `continues`: whether going on from a state saves work, and can be differentiated. `shares`: whether
+    rows can go on from keys and values that are not in their cache.
     """
 
-    continues = True
+    continues, shares = True, False
 
     def __init__(self, model: PreTrainedModel, first: int, last: int, *, closing: bool) -> None:
         # transformers types its modules' attributes as Tensor | Module; what they are is checked in SplitModel.
@@ -42,9 +44,12 @@ class Stage:
         config.num_hidden_layers = last - first
         if getattr(config, "layer_types", None):
             config.layer_types = list(config.layer_types[first:last])
+        self.shares = config._attn_implementation == "sdpa"
+        if self.shares:
+            config._attn_implementation = BEHIND_PROMPT
         view.config = config
         view._modules["layers"] = nn.ModuleList(
-            _renumber(block, i) for i, block in enumerate(body.layers[first:last])
+            _renumber(block, i, config) for i, block in enumerate(body.layers[first:last])
         )
         if not closing:
             view._modules["norm"] = nn.Identity()
@@ -52,32 +57,26 @@ class Stage:
         self.blocks: nn.ModuleList = view._modules["layers"]
 
     def run(
-        self,
-        *,
-        tokens: Tensor | None = None,
-        hidden: Tensor | None = None,
-        past: State | None = None,
-        padding: Tensor | None = None,
+        self, x: Tensor, *, past: State | None = None, padding: Tensor | None = None
     ) -> tuple[Tensor, State]:
         cache = cached([_layer(keys, values) for keys, values in past or []])
-        out = self.through(cache, tokens=tokens, hidden=hidden, padding=padding)
+        out = self.through(cache, x, padding=padding)
         return out, state_of(cache)
 
     def through(
         self,
         cache: DynamicCache,
+        x: Tensor,
         *,
-        tokens: Tensor | None = None,
-        hidden: Tensor | None = None,
         padding: Tensor | None = None,
+        prompts: State | None = None,
     ) -> Tensor:
-        """Hidden states; keys and values are added to the cache."""
-        given = tokens if hidden is None else hidden
-        assert given is not None
-        seen = {} if padding is None else seen_by(padding, cache.get_seq_length(), given.shape[1])
-        return self.body(
-            input_ids=tokens, inputs_embeds=hidden, past_key_values=cache, use_cache=True, **seen
-        ).last_hidden_state
+        """Hidden states; keys and values are added to the cache, which holds none of `prompts` where they are given."""
+        more: dict[str, Any] = {} if prompts is None else {"prompts": prompts}
+        if padding is not None:
+            more |= seen_by(padding, cache.get_seq_length(), x.shape[1])
+        given = "inputs_embeds" if x.is_floating_point() else "input_ids"
+        return self.body(**{given: x}, past_key_values=cache, use_cache=True, **more).last_hidden_state
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Hidden states without a cache: the differentiable pass."""
@@ -211,12 +210,14 @@ def _view(module: nn.Module) -> nn.Module:
     return new
 
 
-def _renumber(block: nn.Module, index: int) -> Any:
-    """A view of a block, all the way down, whose cache slot is `index`."""
+def _renumber(block: nn.Module, index: int, config: Any) -> Any:
+    """A view of a block, all the way down, with this configuration, whose cache slot is `index`."""
     new: Any = _view(block)
     for name, child in list(new._modules.items()):
         if child is not None:
-            new._modules[name] = _renumber(child, index)
+            new._modules[name] = _renumber(child, index, config)
     if hasattr(new, "layer_idx"):
         new.layer_idx = index
+    if hasattr(new, "config"):
+        new.config = config
     return new

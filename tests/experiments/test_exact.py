@@ -150,7 +150,7 @@ def _logit_jacobian(whole: Enumerated) -> tuple[dict, dict]:
         leaves = split.adapters.trainable(factors)
         hidden = prompt.hidden
         if prefix:
-            more, _ = split.trunk.run(tokens=torch.tensor([prefix]), past=repeat(prompt.past, 1))
+            more, _ = split.trunk.run(torch.tensor([prefix]), past=repeat(prompt.past, 1))
             hidden = torch.cat([hidden, more], dim=1)
         with split.adapters.use(factors):
             out = split.head.forward(hidden.expand(whole.vocabulary, -1, -1))

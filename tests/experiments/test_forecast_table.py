@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.forecast_table import HEAD, PAGE, main, page, sections_of
+from experiments.forecast_table import GAPS, HEAD, PAGE, main, page, sections_of
 from theory.rules import preset
 
 RULE = preset("group-mean", eta=0.2).model_dump(mode="json")
@@ -67,6 +67,22 @@ def test_sections_of_other_runs_stay_as_they_stand(tmp_path: Path) -> None:
     main([_summary(one, model="third")], to=to)
     assert [heading for heading, _ in sections_of(to.read_text())][:2] == [first[0], second[0]]
     assert len(sections_of(to.read_text())) == 3
+
+
+def test_what_explain_found_stands_below_the_queries(tmp_path: Path) -> None:
+    """A line for each look, and none of a run with other settings."""
+    look = {"updates": 3} | {gap: [0.1 * i, 0.01] for i, gap in enumerate(GAPS.values())}
+    found = {"replicas": 4, "rounds": ROW["rounds"], "eta": 0.2, "looks": [look, look | {"updates": 8}]}
+    (tmp_path / "00").mkdir()
+    (tmp_path / "00" / "explain.json").write_text(json.dumps(found))
+    (tmp_path / "summary.json").write_text(json.dumps({"queries": [ROW | {"folder": "00"}]}))
+    row = (
+        "| 3 + 4 = 7 ⏎ 5 + 4 = | 4 | 8 | +0.000 ± 0.010 | +0.100 ± 0.010 | +0.200 ± 0.010 | +0.300 ± 0.010 |"
+    )
+    text = page([tmp_path])
+    assert text.endswith(row + "\n") and "| after updates | network - forecast | drift | truncation |" in text
+    (tmp_path / "00" / "explain.json").write_text(json.dumps(found | {"eta": 0.3}))
+    assert "after updates" not in page([tmp_path])
 
 
 def test_a_query_cannot_begin_a_section(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def test_a_round_with_helpers_is_the_gradient_step_of_its_trained_rollouts(split
         for q in range(2):
             prompt, y = run.asked[q].prompt, torch.tensor([turn.tokens[2 * s + q]])
             with torch.no_grad():
-                hidden, _ = split.trunk.run(tokens=y, past=prompt.past)
+                hidden, _ = split.trunk.run(y, past=prompt.past)
             logs = score(split, prompt, own, torch.zeros(1, dtype=torch.long), hidden[:, :-1], y)
             total = total + float(advantage[s, q]) / 2 * logs.sum()
         for got, leaf, grad in zip(ups(run), leaves, torch.autograd.grad(total, leaves), strict=True):

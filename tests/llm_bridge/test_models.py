@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 from transformers.utils import logging as transformers_logging
 
 from llm_bridge.cache import quiet
@@ -139,3 +140,18 @@ def test_smollm2_from_the_wheel() -> None:
     assert lm.decode([*lm.tokenizer("1,000 + é")["input_ids"], *lm.end_tokens]) == "1,000 + é"
     fact = lm.tokenizer("The capital of France is", return_tensors="pt")["input_ids"]
     assert lm.decode([int(lm.model(input_ids=fact).logits[0, -1].argmax())]) == " Paris"
+
+
+def test_maps_are_stored_by_columns_with_their_values(local: str, tmp_path: Path) -> None:
+    """Blocks column by column, embeddings row by row; saved and read again they are the same weights."""
+    loaded = load_model(local)
+    maps = [m for m in loaded.model.base_model.modules() if isinstance(m, nn.Linear)]
+    assert maps and all(m.weight.T.is_contiguous() for m in maps)
+    assert loaded.model.get_input_embeddings().weight.is_contiguous()
+    with quiet():
+        loaded.model.save_pretrained(tmp_path)
+        again = type(loaded.model).from_pretrained(tmp_path)
+    for (name, one), (_, other) in zip(
+        loaded.model.named_parameters(), again.named_parameters(), strict=True
+    ):
+        assert torch.equal(one, other), name

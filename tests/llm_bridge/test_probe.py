@@ -27,7 +27,7 @@ def test_probe_holds_the_exact_masses(split, tiny, prompt) -> None:
     probe = measure(split, prompt.tokens, lambda t: float(tiny.decode(list(t)) == "7"), **options(tiny))
     for tokens, mass in zip(probe.responses.tokens, probe.responses.mass, strict=True):
         with torch.no_grad():
-            hidden, _ = split.trunk.run(tokens=torch.tensor([tokens]), past=prompt.past)
+            hidden, _ = split.trunk.run(torch.tensor([tokens]), past=prompt.past)
         y = torch.tensor([tokens])
         logs = score(
             split, prompt, split.adapters.fresh(1), torch.zeros(1, dtype=torch.long), hidden[:, :-1], y

@@ -57,7 +57,7 @@ def test_one_round_is_the_gradient_step_of_the_rule(split, tiny, rule) -> None:
         for i in range(n):
             y = torch.tensor([turn.tokens[s * n + i]])
             with torch.no_grad():
-                hidden, _ = split.trunk.run(tokens=y, past=run.asked[0].prompt.past)
+                hidden, _ = split.trunk.run(y, past=run.asked[0].prompt.past)
             logs = score(split, run.asked[0].prompt, own, torch.zeros(1, dtype=torch.long), hidden[:, :-1], y)
             total = total + float(advantage[s, i]) / n * logs.sum()
         grads = (
@@ -88,7 +88,7 @@ def printed_round(run: Trainer, start: list[np.ndarray], turn: Round, row: table
         picked, entropies = [], []
         for y in responses:
             with torch.no_grad():
-                hidden, _ = run.split.trunk.run(tokens=y, past=run.asked[0].prompt.past)
+                hidden, _ = run.split.trunk.run(y, past=run.asked[0].prompt.past)
             row_of = torch.zeros(1, dtype=torch.long)
             logits = response_logits(run.split, run.asked[0].prompt, factors, row_of, hidden[:, :-1], y)
             every = logits.log_softmax(dim=-1)
@@ -348,7 +348,7 @@ def test_the_gradient_of_a_batch_is_that_of_its_printed_loss(split, tiny) -> Non
                 y = torch.tensor([turn.tokens[s * 9 + q * 3 + i]])
                 past = run.asked[q].prompt.past
                 with torch.no_grad():
-                    hidden, _ = split.trunk.run(tokens=y, past=past)
+                    hidden, _ = split.trunk.run(y, past=past)
                 row = torch.zeros(1, dtype=torch.long)
                 logs = score(split, run.asked[q].prompt, own, row, hidden[:, :-1], y)
                 total = total + (rewards[s, q, i] - rewards[s, q].mean()) / 9 * logs.sum()
