@@ -19,8 +19,9 @@ os.environ.setdefault("ONEARM_COMPILE_CACHE", "off")  # a test's programs are no
 os.environ.setdefault("ONEARM_PROBE_CACHE", "off")  # and what it probes, it measures
 
 PACKAGES = ["theory", "bandit_sim", "llm_bridge", "experiments", "figures"]
-SIMULATOR_TESTS = Path(__file__).parent / "bandit_sim"
-COMPILING_TESTS = SIMULATOR_TESTS, Path(__file__).parent / "experiments"
+TESTS = Path(__file__).parent
+SIMULATOR_TESTS = TESTS / "bandit_sim"
+COMPILING_TESTS = SIMULATOR_TESTS, TESTS / "experiments", TESTS / "theory" / "laws"
 
 # Shapes and types of annotated arguments and results are checked at every call while tests run.
 install_import_hook(PACKAGES, "type_checker.check")
@@ -40,7 +41,8 @@ settings.load_profile("house")
 def _compile_quickly(request: pytest.FixtureRequest) -> Iterator[None]:
     """Small shapes, many programs: compiling is most of the time, and XLA's optimisations are nearly half of that.
 
-    They are left to `test_simulate.py` and the README's examples, which compile as production does.
+    They are left to `test_simulate.py` and the README's examples, which compile as production does, and to the files
+    that override this fixture.
     """
     path = request.path
     if path.name == "test_simulate.py" or not any(folder in path.parents for folder in COMPILING_TESTS):

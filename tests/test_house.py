@@ -63,7 +63,8 @@ def test_readme_examples_run(tmp_path, monkeypatch):
     """Each with names of its own, but in this process: another would import torch and JAX once more."""
     monkeypatch.chdir(tmp_path)
     for number, block in enumerate(python_blocks(readme()), 1):
-        exec(compile(block, f"README example {number}", "exec"), {"__name__": "__main__"})
+        code = compile(block, f"README example {number}", "exec", dont_inherit=True)
+        exec(code, {"__name__": "__main__"})
 
 
 def test_version_is_one_number():
