@@ -28,13 +28,20 @@ def expected_step(arms: AnyArms, rule: Rule, verifier: VerifierSpec | None = Non
         raise ValueError(f"arms.batch = {batch}; enumeration needs a batch of one query")
     verifier = Clean() if verifier is None else verifier
     check_verifier(verifier, arms.reward, arms.flip)
-    return float(_expected_step(engine, rule, verifier, arms))
+    return float(_expected_step(engine, _without_eta(rule), verifier, arms, rule.optimiser.eta))
+
+
+def _without_eta(rule: Rule) -> Rule:
+    """So that rules of many step sizes share one compilation."""
+    return rule.model_copy(update={"optimiser": rule.optimiser.model_copy(update={"eta": 1.0})})
 
 
 @partial(jax.jit, static_argnames=("engine", "rule", "verifier"))
-def _expected_step(engine: Engine, rule: Rule, verifier: VerifierSpec, arms: AnyArms) -> jax.Array:
+def _expected_step(
+    engine: Engine, rule: Rule, verifier: VerifierSpec, arms: AnyArms, eta: jax.Array
+) -> jax.Array:
     base_state = engine.init(arms)
-    knobs = knobs_of(rule, base_state.dtype)
+    knobs = knobs_of(rule, base_state.dtype)._replace(eta=jnp.asarray(eta, base_state.dtype))
     base = start(engine, rule, arms, knobs)
     before = engine.success(arms, base.state)
     truth = jnp.asarray(arms.reward, base.state.dtype)

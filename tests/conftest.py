@@ -19,7 +19,9 @@ os.environ.setdefault("ONEARM_COMPILE_CACHE", "off")  # a test's programs are no
 os.environ.setdefault("ONEARM_PROBE_CACHE", "off")  # and what it probes, it measures
 
 PACKAGES = ["theory", "bandit_sim", "llm_bridge", "experiments", "figures"]
-SIMULATOR_TESTS = Path(__file__).parent / "bandit_sim"
+TESTS = Path(__file__).parent
+SIMULATOR_TESTS = TESTS / "bandit_sim"
+COMPILING_TESTS = SIMULATOR_TESTS, TESTS / "experiments", TESTS / "theory" / "laws"
 
 # Shapes and types of annotated arguments and results are checked at every call while tests run.
 install_import_hook(PACKAGES, "type_checker.check")
@@ -33,6 +35,24 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("house")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compile_quickly(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Small shapes, many programs: compiling is most of the time, and XLA's optimisations are nearly half of that.
+
+    They are left to `test_simulate.py` and the README's examples, which compile as production does, and to the files
+    that override this fixture.
+    """
+    path = request.path
+    if path.name == "test_simulate.py" or not any(folder in path.parents for folder in COMPILING_TESTS):
+        yield
+        return
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(autouse=True)

@@ -48,13 +48,19 @@ def softmax(theta):
     return weight / weight.sum()
 
 
+def compiled(rule, arms):
+    """The carry of round 0 and the update, each as one program: alone every operation would be compiled."""
+    engine = engine_for(arms)
+    begin = jax.jit(lambda: start(engine, rule, arms, knobs(rule)))()
+    return begin, jax.jit(lambda carry, given: update(engine, rule, arms, carry, given, knobs(rule)))
+
+
 def rounds_of(rule, arms, given):
     """States before and after each round of given draws."""
-    engine = engine_for(arms)
-    carry = start(engine, rule, arms, knobs(rule))
+    carry, after = compiled(rule, arms)
     states = [np.asarray(carry.state)]
     for choices, rewards in given:
-        carry, _ = update(engine, rule, arms, carry, draws(choices, rewards), knobs(rule))
+        carry, _ = after(carry, draws(choices, rewards))
         states.append(np.asarray(carry.state))
     return states
 
@@ -74,9 +80,14 @@ def test_the_greedy_helper_is_the_likeliest_arm_and_only_a_baseline():
     rule = Rule(signal=Greedy(), optimiser=SGD(eta=0.5), rollouts=2)
     arms = Arms.from_masses(MASS, RIGHT)
     engine = engine_for(arms)
+
+    @jax.jit
+    def drawn_with(key):
+        luck = luck_of(engine, rule, Clean(), arms, key, 0, jnp.float64)
+        return draw(engine, rule, Clean(), arms, engine.init(arms), luck, knobs(rule))
+
     for seed in range(20):
-        luck = luck_of(engine, rule, Clean(), arms, root_key(seed), 0, jnp.float64)
-        drawn = draw(engine, rule, Clean(), arms, engine.init(arms), luck, knobs(rule))
+        drawn = drawn_with(root_key(seed))
         assert drawn.choices.shape == (3,) and drawn.choices[2] == 1
     before, after = rounds_of(rule, arms, [([0, 2, 1], [1.0, 0.0, 0.0])])
     pi = softmax(before)
@@ -100,13 +111,12 @@ def test_several_epochs_reuse_the_rollouts_with_the_ratio_to_the_first():
 
 def test_a_memory_advances_once_per_round_whatever_the_epochs():
     arms = Arms.from_masses(MASS, RIGHT)
-    engine = engine_for(arms)
     weights = []
     for epochs in (1, 3):
         rule = Rule(signal=MovingAverage(decay=0.5), optimiser=SGD(eta=1e-12), epochs=epochs)
-        carry = start(engine, rule, arms, knobs(rule))
+        carry, after = compiled(rule, arms)
         for reward in (1.0, 0.0, 1.0):
-            carry, push = update(engine, rule, arms, carry, draws([0], [reward]), knobs(rule))
+            carry, push = after(carry, draws([0], [reward]))
         weights.append(float(push.weights[0, 0]))
     assert weights[0] == weights[1] != 1
 
@@ -115,11 +125,10 @@ def test_every_query_has_a_memory_of_its_own():
     """Two queries, one always right and one always wrong: neither baseline sees the other."""
     rule = Rule(signal=MovingAverage(decay=0.5), optimiser=SGD(eta=1e-12))
     arms = Contexts.spectrum([0.5, 0.5], arms=3, batch=2)
-    engine = engine_for(arms)
-    carry = start(engine, rule, arms, knobs(rule))
+    carry, after = compiled(rule, arms)
     both = Draws(jnp.array([0, 4]), jnp.array([1.0, 0.0]), jnp.array([0, 1]), jnp.ones(2, bool))
     for _ in range(30):
-        carry, push = update(engine, rule, arms, carry, both, knobs(rule))
+        carry, push = after(carry, both)
     assert np.abs(np.asarray(push.weights)).max() < 1e-6
 
 
@@ -141,13 +150,13 @@ def test_entropy_direction_is_the_metric_times_the_gradient_of_the_tokens_entrop
     arms = all_kinds(token_model)[kind]
     engine = engine_for(arms)
     rng = np.random.default_rng(0)
-    state = engine.init(arms) + 0.3 * rng.normal(size=engine.init(arms).shape)
-    choices = jnp.asarray(rng.integers(0, len(arms.reward), 4), jnp.int32)
-    logs, mask = engine.token_logprobs(arms, state, choices)
-    weights = jnp.asarray(rng.normal(size=logs.shape)) * mask
+    base = np.asarray(jax.jit(engine.init)(arms))
+    state = base + 0.3 * rng.normal(size=base.shape)
+    choices = np.asarray(rng.integers(0, len(arms.reward), 4), np.int32)
     count = len(arms.reward)
-    token_logs = lambda s: engine.token_logprobs(arms, s, jnp.arange(count, dtype=jnp.int32))  # noqa: E731
-    _, real = token_logs(state)
+    token_logs = jax.jit(lambda s: engine.token_logprobs(arms, s, jnp.arange(count, dtype=jnp.int32)))
+    state_log, real = map(np.asarray, token_logs(state))
+    weights = rng.normal(size=real[choices].shape) * real[choices]
     paths = {"tree_kernel": "path", "tree": "node"}
 
     def prefixes():
@@ -167,7 +176,7 @@ def test_entropy_direction_is_the_metric_times_the_gradient_of_the_tokens_entrop
     def bonus(s):
         log, _ = token_logs(s)
         total = 0.0
-        for i, choice in enumerate(np.asarray(choices)):
+        for i, choice in enumerate(choices):
             for t in range(log.shape[1]):
                 if not real[choice, t]:
                     continue
@@ -181,9 +190,8 @@ def test_entropy_direction_is_the_metric_times_the_gradient_of_the_tokens_entrop
                 total = total + weights[i, t] * h
         return total
 
-    state_log = np.asarray(token_logs(state)[0])
-    wanted = engine.metric(arms, jax.grad(bonus)(state))
-    got = engine.entropy_direction(arms, state, choices, weights)
+    wanted = jax.jit(lambda s: engine.metric(arms, jax.grad(bonus)(s)))(state)
+    got = jax.jit(engine.entropy_direction)(arms, state, jnp.asarray(choices), jnp.asarray(weights))
     np.testing.assert_allclose(np.asarray(got), np.asarray(wanted), atol=1e-10)
 
 
