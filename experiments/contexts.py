@@ -57,9 +57,10 @@ class ContextsRun(TrainingFolder):
 
     def measured(self) -> JointProbe:
         """The joint probe of the base model; see `llm_bridge.joint_probe.measure_jointly`."""
-        return measure_jointly(
+        asked = [question_of(self.language_model, q, self.spec.max_tokens) for q in self.spec.probed.queries]
+        joint = measure_jointly(
             self.split,
-            [question_of(self.language_model, q, self.spec.max_tokens) for q in self.spec.probed.queries],
+            asked,
             vocabulary=self.language_model.model.config.vocab_size,
             rollouts=self.spec.probe.rollouts,
             max_tokens=self.spec.max_tokens,
@@ -70,6 +71,8 @@ class ContextsRun(TrainingFolder):
             sketch=self.spec.probe.sketch,
             progress=self.progress,
         )
+        self.note_rounding([question.prompt for question in asked], joint.probes)
+        return joint
 
     def forecast(self) -> Foretold:
         """The forecast: from the folder, or simulated from the joint probe and saved. Never trains."""

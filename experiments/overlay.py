@@ -77,6 +77,7 @@ def foretell(run: Run) -> dict[str, Any]:
         "seconds_probe": probe.meta["seconds"],
         "seconds_simulate": made.seconds,
         "tokens_probe": probe.meta["tokens"],
+        **{name: value for name, value in probe.meta.items() if name.startswith("rounding")},
         "forecast_mean": smooth(made.success["kernel"], width).tolist(),
     })  # fmt: skip
 
@@ -148,6 +149,7 @@ def compare(spec: RunSpec, probe: Probe, made: Forecast, observed: Observed) -> 
         "seconds_simulate": made.seconds,
         "seconds_train": observed.seconds,
         "tokens_probe": probe.meta["tokens"],
+        **{name: value for name, value in probe.meta.items() if name.startswith("rounding")},
         "tokens_train": observed.token_count,
         "observed_mean": curve.tolist(),
         "forecast_mean": mean.tolist(),

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from torch import Tensor
 
 from experiments import store
 from experiments.warning import ForecastWarning
@@ -15,13 +18,19 @@ from llm_bridge.adapters import AdapterSpec
 from llm_bridge.full import FullSpec
 from llm_bridge.models import LanguageModel, load_model
 from llm_bridge.plain import PlainModel, open_model
+from llm_bridge.rounding import rounding
 from llm_bridge.split import SplitModel
+from theory.probe import Probe
 
 Progress = Callable[[str, int, int], None]
 
 
 class PlainPathWarning(ForecastWarning):
     """The model is run whole for every token, since its layout is not known."""
+
+
+class RoundingWarning(ForecastWarning):
+    """The model's numbers are coarse, and its policy is not that of its weights."""
 
 
 @dataclass
@@ -72,6 +81,31 @@ class TrainingFolder(RunFolder):
         if self.micro_batch < 1:
             raise ValueError(f"micro_batch = {self.micro_batch}; give at least 1 (--micro-batch)")
         super().__post_init__()
+
+    def note_rounding(self, prompts: Sequence[Tensor], probes: Sequence[Probe]) -> None:
+        """How far a model in bfloat16 is from float32: into the meta of each prompt's probe, and said.
+
+        Warns: `RoundingWarning`, where the model is in bfloat16.
+        """
+        m = self.spec.model
+        if m.dtype != "bfloat16":
+            return
+        # On the processor: the device may have no room for both.
+        exact = load_model(m.name, source=m.source).model
+        found = [
+            rounding(exact, prompt, probe.responses) for prompt, probe in zip(prompts, probes, strict=True)
+        ]
+        for probe, gaps in zip(probes, found, strict=True):
+            probe.meta.update(gaps)
+        mean = float(np.mean([gaps["rounding_mean"] for gaps in found]))
+        most = max(gaps["rounding_most"] for gaps in found)
+        warnings.warn(
+            RoundingWarning(
+                f"in bfloat16 log probabilities of responses differ from those in float32 by {mean:.2g} nats on "
+                f"average, {most:.2g} at most: it is another policy; --dtype float32 is the model's own"
+            ),
+            stacklevel=2,
+        )
 
 
 def split_of(model: LanguageModel, adapter: AdapterSpec | FullSpec) -> SplitModel:

@@ -89,6 +89,8 @@ class Run(TrainingFolder):
         )
         probe.meta["seconds"] = time.perf_counter() - started
         probe.meta["model"] = self.language_model.fingerprint
+        if factors is None:
+            self.note_rounding([self.prompt], [probe])
         return probe
 
     def displaced(self, probe: Probe, shares: NDArray[np.floating], base: Factors | None = None) -> Factors:

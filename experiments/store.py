@@ -65,7 +65,7 @@ def load_arrays(
 ) -> tuple[dict[str, Any], dict[str, str]] | None:
     """Arrays and notes of a safetensors file of this stage; None where there is none.
 
-    Arguments: kind "pt" gives torch's tensors, for what may be bfloat16, which numpy does not know.
+    Arguments: kind "pt" gives torch's tensors in place of NumPy's arrays.
     """
     if not path.exists():
         return None

@@ -63,7 +63,9 @@ class AdaptedLinear(nn.Module):
         if self.bound is None:
             return y
         down, up = self.bound  # (rows or 1, rank, inputs), (rows, outputs, rank)
-        return torch.baddbmm(y, _by_rows(x, down), up.mT, alpha=self.factor)
+        if up.dtype == y.dtype:
+            return torch.baddbmm(y, _by_rows(x, down), up.mT, alpha=self.factor)
+        return y + (self.factor * (_by_rows(x.to(up.dtype), down) @ up.mT)).to(y.dtype)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -103,19 +105,23 @@ class Adapters:
             )
 
     def fresh(self, replicas: int) -> Factors:
-        """Factors of `replicas` identical replicas at the base model: A (replicas, rank, in), B = 0."""
+        """Factors of `replicas` identical replicas at the base model: A (replicas, rank, in), B = 0.
+
+        In float32 at least: bfloat16 would lose steps that are small beside what was learned before.
+        """
         generator = torch.Generator().manual_seed(self.spec.seed)
         factors: Factors = {}
         for name, module in self.maps.items():
             weight = module.base.weight
+            kind = torch.promote_types(weight.dtype, torch.float32)
             out, inputs = module.shape
             a = (
                 2 * torch.rand(self.spec.rank, inputs, generator=generator, dtype=torch.float64) - 1
             ) / inputs**0.5
-            down = a.to(weight).expand(replicas, -1, -1)
+            down = a.to(weight.device, kind).expand(replicas, -1, -1)
             if self.spec.trained == "both":  # else all replicas share one A in memory
                 down = down.clone()
-            factors[name] = (down, torch.zeros(replicas, out, self.spec.rank).to(weight))
+            factors[name] = (down, down.new_zeros(replicas, out, self.spec.rank))
         return factors
 
     def own(self, factors: Factors, rows: int) -> Factors:

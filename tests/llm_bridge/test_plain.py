@@ -11,10 +11,19 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedModel
+from transformers import (
+    AttentionInterface,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    PreTrainedModel,
+)
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from llm_bridge.adapters import AdapterSpec, Factors
 from llm_bridge.asked import Question
+from llm_bridge.attention import BEHIND_PROMPT
 from llm_bridge.models import LanguageModel, load_model
 from llm_bridge.plain import PlainModel, blocks_of, generate, open_model
 from llm_bridge.probe import measure
@@ -162,6 +171,17 @@ def test_a_cap_on_the_logits_that_the_split_model_does_not_know_is_found() -> No
     model = random_model("gemma3")
     model.config.final_logit_softcapping = 2.0
     plain = open_model(model, SPEC)
+    assert isinstance(plain, PlainModel) and "differ from its own" in plain.reason
+
+
+def test_attention_that_forgets_a_shared_prompt_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As that of a model which hands its attention function less than it was given."""
+
+    def forgetful(*given: object, prompts: object = None, **rest: object) -> object:
+        return sdpa_attention_forward(*given, **rest)  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setitem(AttentionInterface._global_mapping, BEHIND_PROMPT, forgetful)
+    plain = open_model(random_model("llama"), SPEC)
     assert isinstance(plain, PlainModel) and "differ from its own" in plain.reason
 
 
