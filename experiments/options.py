@@ -101,7 +101,9 @@ Precision = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")]
-DType = Annotated[str, typer.Option(help="float32, float64 or bfloat16 (which changes the policy a little).")]
+DType = Annotated[
+    str, typer.Option(help="float32, float64 or bfloat16 (another policy: the probe says how far off).")
+]
 Source = Annotated[
     str, typer.Option(help="Where smollm2-135m and gemma3-270m come from: wheel (no hub needed) or hub.")
 ]
