@@ -121,10 +121,8 @@ def trl_step(bench: Bench, max_tokens: int, folder: str) -> Callable[[], object]
     from peft import LoraConfig
     from trl import GRPOConfig, GRPOTrainer
 
-    model, asked = (
-        load_model("smollm2-135m", source="wheel").model,
-        [{"role": "user", "content": bench.query.prompt}],
-    )
+    model = load_model("smollm2-135m", source="wheel").model
+    asked = [{"role": "user", "content": bench.query.prompt}]
     depth = model.config.num_hidden_layers
     lora = LoraConfig(
         r=8, lora_alpha=8, target_modules=MAPS, layers_to_transform=list(range(depth - 4, depth)),

@@ -53,7 +53,9 @@ class ContextsRun(TrainingFolder):
         """The joint probe: from the folder, from this machine's cache, or measured on the base model; saved."""
         probed = self.spec.probed
         load = partial(load_joint, queries=len(probed.queries))
-        return probe_of(self, probed.stage("probe"), self.measured, save_joint, load)
+        joint = probe_of(self, probed.stage("probe"), self.measured, save_joint, load)
+        self.tell_rounding(joint.probes)
+        return joint
 
     def measured(self) -> JointProbe:
         """The joint probe of the base model; see `llm_bridge.joint_probe.measure_jointly`."""

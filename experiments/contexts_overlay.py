@@ -11,6 +11,7 @@ from experiments.contexts import ContextsRun, Seen
 from experiments.contexts_forecast import KERNELS, SETS, Array, Foretold
 from experiments.contexts_spec import ContextsSpec
 from experiments.forecast_store import QUANTILES
+from experiments.run_folder import rounding_of
 from experiments.smoothing import default_width, smooth
 from figures.contexts import Panel, draw_contexts
 from figures.style import save_figure
@@ -65,6 +66,7 @@ def compare(
         "rounds": spec.rounds,
         "replicas": spec.replicas,
         "p0": [probe.p0 for probe in joint.probes],
+        **rounding_of(joint.probes),
         "seconds_probe": sum(float(str(probe.meta["seconds"])) for probe in joint.probes),
         "seconds_simulate": made.seconds,
         "seconds_train": seen.seconds,

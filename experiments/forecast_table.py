@@ -129,7 +129,11 @@ def _explained(folder: Path, rows: Sequence[dict[str, Any]]) -> list[str]:
         path = folder / row.get("folder", "") / "explain.json"
         found = json.loads(path.read_text()) if path.exists() else {}
         # A folder that has been trained anew with other settings may still hold what was found before.
-        if found and found["rounds"] == row["rounds"] and found["eta"] == row["rule"]["optimiser"]["eta"]:
+        if found and (found["rounds"], found["eta"], found["p0"]) == (
+            row["rounds"],
+            row["rule"]["optimiser"]["eta"],
+            row["p0"],
+        ):
             for look in found["looks"]:
                 gaps = [f"{look[gap][0]:+.3f} ± {look[gap][1]:.3f}" for gap in GAPS.values()]
                 cells = [_line(row["query"]), str(found["replicas"]), str(look["updates"]), *gaps]

@@ -102,7 +102,7 @@ Precision = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")]
 DType = Annotated[
-    str, typer.Option(help="float32, float64 or bfloat16 (another policy: the probe says how far off).")
+    str, typer.Option(help="float32, float64 or bfloat16 (another policy; a probe says how far off).")
 ]
 Source = Annotated[
     str, typer.Option(help="Where smollm2-135m and gemma3-270m come from: wheel (no hub needed) or hub.")

@@ -17,6 +17,7 @@ from experiments.forecast import ENGINES, Forecast, predicted_success
 from experiments.forecast_store import QUANTILES
 from experiments.observed import Observed
 from experiments.relinearise import relinearised
+from experiments.run_folder import rounding_of
 from experiments.scores import Interval, smooth
 from experiments.smoothing import default_width
 from experiments.specs import RunSpec
@@ -77,7 +78,7 @@ def foretell(run: Run) -> dict[str, Any]:
         "seconds_probe": probe.meta["seconds"],
         "seconds_simulate": made.seconds,
         "tokens_probe": probe.meta["tokens"],
-        **{name: value for name, value in probe.meta.items() if name.startswith("rounding")},
+        **rounding_of([probe]),
         "forecast_mean": smooth(made.success["kernel"], width).tolist(),
     })  # fmt: skip
 
@@ -149,7 +150,7 @@ def compare(spec: RunSpec, probe: Probe, made: Forecast, observed: Observed) -> 
         "seconds_simulate": made.seconds,
         "seconds_train": observed.seconds,
         "tokens_probe": probe.meta["tokens"],
-        **{name: value for name, value in probe.meta.items() if name.startswith("rounding")},
+        **rounding_of([probe]),
         "tokens_train": observed.token_count,
         "observed_mean": curve.tolist(),
         "forecast_mean": mean.tolist(),

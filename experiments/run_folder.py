@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from experiments import store
@@ -76,6 +77,7 @@ class TrainingFolder(RunFolder):
 
     micro_batch: int = 16
     recompute: bool = False
+    _told: bool = field(default=False, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.micro_batch < 1:
@@ -83,29 +85,44 @@ class TrainingFolder(RunFolder):
         super().__post_init__()
 
     def note_rounding(self, prompts: Sequence[Tensor], probes: Sequence[Probe]) -> None:
-        """How far a model in bfloat16 is from float32: into the meta of each prompt's probe, and said.
+        """How far a model in bfloat16 is from float32, into the meta of each prompt's probe.
 
-        Warns: `RoundingWarning`, where the model is in bfloat16.
+        Warns: `RoundingWarning`, where there is no memory for the model in float32.
         """
-        m = self.spec.model
-        if m.dtype != "bfloat16":
+        if self.language_model.dtype is not torch.bfloat16:
             return
-        # On the processor: the device may have no room for both.
-        exact = load_model(m.name, source=m.source).model
-        found = [
-            rounding(exact, prompt, probe.responses) for prompt, probe in zip(prompts, probes, strict=True)
-        ]
-        for probe, gaps in zip(probes, found, strict=True):
-            probe.meta.update(gaps)
-        mean = float(np.mean([gaps["rounding_mean"] for gaps in found]))
-        most = max(gaps["rounding_most"] for gaps in found)
-        warnings.warn(
-            RoundingWarning(
-                f"in bfloat16 log probabilities of responses differ from those in float32 by {mean:.2g} nats on "
-                f"average, {most:.2g} at most: it is another policy; --dtype float32 is the model's own"
-            ),
-            stacklevel=2,
-        )
+        m = self.spec.model
+        try:
+            # On the processor: the device may have no room for both.
+            exact = load_model(m.name, source=m.source).model
+            for prompt, probe in zip(prompts, probes, strict=True):
+                probe.meta.update(rounding(exact, prompt, probe.responses))
+        except (RuntimeError, MemoryError) as error:
+            reason = f"how far bfloat16 is from float32 could not be measured: {error}"
+            warnings.warn(RoundingWarning(reason), stacklevel=2)
+
+    def tell_rounding(self, probes: Sequence[Probe]) -> None:
+        """Say once how far a model in bfloat16 is from float32. Warns: `RoundingWarning`, where it is in bfloat16."""
+        found = rounding_of(probes)
+        if found and not self._told:
+            self._told = True
+            warnings.warn(
+                RoundingWarning(
+                    "in bfloat16 log probabilities of responses differ from those in float32 by "
+                    f"{found['rounding_mean']:.2g} nats on average, {found['rounding_most']:.2g} at most: it is "
+                    "another policy; --dtype float32 is the model's own"
+                ),
+                stacklevel=3,
+            )
+
+
+def rounding_of(probes: Sequence[Probe]) -> dict[str, float]:
+    """rounding_mean and rounding_most of the probes of a model in bfloat16, taken together; else nothing."""
+    found = [{k: v for k, v in probe.meta.items() if k.startswith("rounding")} for probe in probes]
+    if not all(found):
+        return {}
+    mean, most = ([float(str(gaps[name])) for gaps in found] for name in ("rounding_mean", "rounding_most"))
+    return {"rounding_mean": float(np.mean(mean)), "rounding_most": max(most)}
 
 
 def split_of(model: LanguageModel, adapter: AdapterSpec | FullSpec) -> SplitModel:

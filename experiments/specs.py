@@ -175,6 +175,11 @@ class TrainingSpec(FileSpec):
                 f"replicas = {self.replicas} with full parameters, of which only one copy is held; give 1 "
                 "(--replicas 1), and another seed for another run"
             )
+        if full and self.model.dtype == "bfloat16":
+            raise ValueError(
+                "model.dtype is bfloat16 with full parameters, which lose steps that are small beside a weight; give "
+                "float32 (--dtype float32), or train adapters, which are in float32 beside a model in bfloat16"
+            )
         if not full and self.replicas < 2:
             raise ValueError(
                 f"replicas = {self.replicas}; give at least 2 (--replicas), or full parameters (--full)"

@@ -59,7 +59,9 @@ class Run(TrainingFolder):
 
     def probe(self) -> Probe:
         """The probe: from the folder, from this machine's cache, or measured on the base model; saved in the folder."""
-        return probe_of(self, self.spec.stage("probe"), self.measured, save_probe, load_probe)
+        probe = probe_of(self, self.spec.stage("probe"), self.measured, save_probe, load_probe)
+        self.tell_rounding([probe])
+        return probe
 
     def measured(
         self, factors: Factors | None = None, rollouts: int | None = None, stream: int = PROBE_STREAM

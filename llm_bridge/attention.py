@@ -30,11 +30,15 @@ def attend(
     A prompt that all rows share is one matrix product of as many rows, and not as many products of one.
 
     Arguments:
+        module: the block's attention, which knows its `layer_idx`.
         query: (rows, heads, 1, size).
         key, value: (rows, groups, tokens, size), what each row has behind its prompt; heads of a group share them.
         attention_mask: (rows, 1, 1, prompt + tokens), true where attended to; None is everywhere.
         prompts: keys and values of the prompt per block, (1 or rows, groups, prompt, size).
-    Returns: (rows, 1, heads, size), and no weights.
+        scaling: of the scores.
+        rest: what PyTorch's attention is given; with `prompts` nothing of it is looked at.
+    Returns: (rows, 1, heads, size of a value), and no weights.
+    Valid when: no dropout, cap or bias of the scores, and numbers of float32 at least, as scores are rounded to them.
     """
     if prompts is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **rest)
@@ -47,12 +51,12 @@ def attend(
     shares = scores.softmax(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(value)
     seen = first.shape[2]
     mixed = _each(shares[..., :seen], first_values) + shares[..., seen:] @ value
-    return mixed.reshape(rows, 1, heads, size), None
+    return mixed.reshape(rows, 1, heads, -1), None
 
 
 def _each(x: Tensor, shared: Tensor) -> Tensor:
     """x (rows, groups, heads, m) @ shared (1 or rows, groups, m, n)."""
-    if len(shared) == len(x):
+    if not len(shared) == 1 < len(x):
         return x @ shared
     rows, groups, heads, m = x.shape
     # `@` would copy what is shared for every row.

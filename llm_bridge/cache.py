@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -34,8 +34,9 @@ def build_once(key: str, build: Callable[[Path], None]) -> Path:
         if (wrong := damage(final)) is None:
             return final
         warnings.warn(f"{final} is damaged ({wrong}); it is made again", CacheWarning, stacklevel=2)
-        _remove(final)
     try:
+        if final.is_dir():
+            _remove(final)
         final.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=final.parent))
     except OSError as error:
@@ -59,7 +60,8 @@ def build_once(key: str, build: Callable[[Path], None]) -> Path:
 def _remove(folder: Path) -> None:
     """Take a folder out of the way as a whole, then delete it: of an interrupted removal no rest is read."""
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    folder.rename(aside / folder.name)
+    with suppress(FileNotFoundError):  # another process was first
+        folder.rename(aside / folder.name)
     shutil.rmtree(aside, ignore_errors=True)
 
 

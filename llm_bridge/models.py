@@ -158,8 +158,8 @@ def load_model(
     if number_type is torch.float64:
         exact_float64(model)
     model.to(target).eval()  # pyright: ignore[reportArgumentType]
-    if target.type == "cpu":
-        by_columns(model.base_model)
+    if target.type == "cpu" and number_type is not torch.bfloat16:
+        by_columns(model)
     return LanguageModel(
         name=name,
         model=model,
@@ -172,14 +172,14 @@ def load_model(
     )
 
 
-def by_columns(blocks: nn.Module) -> None:
+def by_columns(model: PreTrainedModel) -> None:
     """Store the weights of the linear maps column by column: same values, shapes and results but for rounding.
 
-    A processor multiplies few rows, as a step of sampling has, a tenth to a third faster so. An output map of a large
-    vocabulary is better off row by row (`SplitModel.logits`), and embeddings are read by rows.
+    A processor multiplies few rows, as a step of sampling has, faster so, in float32. The output map stays row by row:
+    with a large vocabulary it is slower by columns, and its weights may be the embeddings, which are read by rows.
     """
-    for module in blocks.modules():
-        if isinstance(module, nn.Linear):
+    for module in model.modules():
+        if isinstance(module, nn.Linear) and module is not model.get_output_embeddings():
             module.weight.data = module.weight.data.T.contiguous().T
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,9 @@ from llm_bridge.full import FullParameters, FullSpec
 from llm_bridge.growing import Growing
 from llm_bridge.rollouts import Prompt, Rollouts, read_responses
 from llm_bridge.split import SplitModel, Stage, State, UnknownLayout, depth_of, seen_by
+
+LIMIT = 1e-3
+"""Gap of logits, of the largest, up to which the split model is the model."""
 
 
 class PlainModel(SplitModel):
@@ -126,31 +130,42 @@ def open_model(model: PreTrainedModel, spec: AdapterSpec | FullSpec) -> SplitMod
         split = FullModel(model, spec) if isinstance(spec, FullSpec) else SplitModel(model, spec)
     except UnknownLayout as error:
         return PlainModel(model, spec, f"{error} Until then every token costs a whole forward pass.")
-    # Some models do more between the last layer and the logits (a cap, a scale), or in their attention, than a split
-    # model knows of: two tokens at once show the first, a prompt of one token and a response of one the second.
-    tokens = torch.arange(2, device=model.device)[None] % model.config.get_text_config().vocab_size
-    with torch.no_grad():
-        own = model(input_ids=tokens, use_cache=False).logits
-        whole = step = tokens
-        for stage in (split.trunk, split.head):
-            _, past = stage.run(whole[:, :1])
-            growing = Growing(stage, past, 1)
-            growing.select(torch.zeros(1, dtype=torch.long, device=model.device))
-            step = growing.run(step[:, -1:])
-            whole, _ = stage.run(whole)
-        whole, step = (split.logits(x[:, -1]) for x in (whole, step))
-        gap, late = (float((x - own[:, -1]).abs().max()) for x in (whole, step))
-    largest, coarse = float(own.abs().max()), torch.finfo(own.dtype).eps
-    # Step by step the sums are taken in another order, which shows where numbers are coarse.
-    if gap <= 1e-3 * largest and late <= max(1e-3, 32 * coarse) * largest:
+    # Some models do more between the last layer and the logits (a cap, a scale) than a split model knows of, or more in
+    # their attention than can be shared.
+    if (gap := _gap(split, model)) > LIMIT:
+        split.trunk.unshare()
+        split.head.unshare()
+        gap = _gap(split, model)
+    if gap <= LIMIT:
         return split
     return PlainModel(
         model,
         spec,
-        f"model type {model.config.model_type!r}: logits of the split model differ from its own by "
-        f"{max(gap, late):.2g}; "
-        "it is run whole, so that every token costs a whole forward pass.",
+        f"model type {model.config.model_type!r}: logits of the split model differ from its own by {gap:.2g} of the "
+        "largest; it is run whole, so that every token costs a whole forward pass.",
     )
+
+
+@torch.no_grad()
+def _gap(split: SplitModel, model: PreTrainedModel) -> float:
+    """How far the second of two tokens' logits are from the model's own, of the largest: read together, and, where rows
+    share a prompt, one token behind a prompt of one."""
+    tokens = torch.arange(2, device=model.device)[None] % model.config.get_text_config().vocab_size
+    own = model(input_ids=tokens, use_cache=False).logits[:, -1]
+    whole = step = tokens
+    for stage in (split.trunk, split.head):
+        if stage.shares:
+            _, past = stage.run(whole[:, :1])
+            growing = Growing(stage, past, 1)
+            growing.select(torch.zeros(1, dtype=torch.long, device=model.device))
+            try:
+                step = growing.run(step[:, -1:])
+            except RuntimeError:  # keys are not held in the form in which they are attended to
+                return math.inf
+        whole, _ = stage.run(whole)
+        step = step if stage.shares else whole
+    gaps = [(split.logits(x[:, -1]) - own).abs().max() for x in (whole, step)]
+    return float(torch.stack(gaps).max() / own.abs().max())
 
 
 def blocks_of(model: PreTrainedModel) -> nn.ModuleList:

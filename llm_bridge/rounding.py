@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from llm_bridge.rollouts import padded
 from theory.prefix_tree import Responses
 
-CHUNK = 16
+CHUNK = 4
 """Responses that are read beside one another."""
 
 
@@ -34,8 +34,9 @@ def rounding(
         tokens = padded([responses.tokens[i] for i in part]).to(prompt.device)
         ids = torch.cat([prompt.expand(len(part), -1), tokens.clamp(min=0)], dim=1)
         # What stands behind a response changes nothing before it: the model is causal.
-        logits = model(input_ids=ids, use_cache=False).logits[:, prompt.shape[1] - 1 : -1]
-        logs = logits.double().log_softmax(dim=-1).gather(2, tokens.clamp(min=0)[..., None])[..., 0]
+        kept = tokens.shape[1] + 1
+        logits = model(input_ids=ids, use_cache=False, logits_to_keep=kept).logits[:, :-1]
+        logs = logits.gather(2, tokens.clamp(min=0)[..., None])[..., 0] - logits.logsumexp(dim=-1)
         own = [sum(responses.logprobs[i]) for i in part]
         gaps += (torch.where(tokens >= 0, logs, 0.0).sum(dim=1).cpu() - torch.tensor(own)).abs().tolist()
     return {

@@ -44,7 +44,8 @@ class Stage:
         config.num_hidden_layers = last - first
         if getattr(config, "layer_types", None):
             config.layer_types = list(config.layer_types[first:last])
-        self.shares = config._attn_implementation == "sdpa"
+        fine = next(model.parameters()).dtype.itemsize >= 4
+        self.shares = fine and config._attn_implementation == "sdpa"
         if self.shares:
             config._attn_implementation = BEHIND_PROMPT
         view.config = config
@@ -55,6 +56,11 @@ class Stage:
             view._modules["norm"] = nn.Identity()
         self.body = view
         self.blocks: nn.ModuleList = view._modules["layers"]
+
+    def unshare(self) -> None:
+        """Copy keys and values of a prompt for every row: for a model whose attention cannot be told of them."""
+        if self.shares:
+            self.shares, self.body.config._attn_implementation = False, "sdpa"
 
     def run(
         self, x: Tensor, *, past: State | None = None, padding: Tensor | None = None

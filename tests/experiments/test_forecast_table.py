@@ -72,7 +72,13 @@ def test_sections_of_other_runs_stay_as_they_stand(tmp_path: Path) -> None:
 def test_what_explain_found_stands_below_the_queries(tmp_path: Path) -> None:
     """A line for each look, and none of a run with other settings."""
     look = {"updates": 3} | {gap: [0.1 * i, 0.01] for i, gap in enumerate(GAPS.values())}
-    found = {"replicas": 4, "rounds": ROW["rounds"], "eta": 0.2, "looks": [look, look | {"updates": 8}]}
+    found = {
+        "replicas": 4,
+        "rounds": ROW["rounds"],
+        "eta": 0.2,
+        "p0": 0.25,
+        "looks": [look, look | {"updates": 8}],
+    }
     (tmp_path / "00").mkdir()
     (tmp_path / "00" / "explain.json").write_text(json.dumps(found))
     (tmp_path / "summary.json").write_text(json.dumps({"queries": [ROW | {"folder": "00"}]}))

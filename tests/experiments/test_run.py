@@ -10,11 +10,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from experiments import store
+from experiments import run_folder, store
 from experiments.overlay import foretell, overlay
+from experiments.run_folder import RoundingWarning, rounding_of
 from experiments.specs import ForecastSpec, ModelSpec, ProbeSpec, RunSpec
 from experiments.stages import Run
 from llm_bridge.adapters import AdapterSpec
+from llm_bridge.full import FullSpec
 from llm_bridge.models import LanguageModel, load_model
 from llm_bridge.queries import Query
 from theory.rules.dialects import preset
@@ -233,3 +235,32 @@ def test_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
         raise RuntimeError
     assert json.loads(path.read_text()) == {"a": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_a_model_in_bfloat16_says_how_far_it_is_once_and_wherever_the_probe_comes_from(
+    tmp_path: Path,
+) -> None:
+    half = spec(model=ModelSpec(name="tiny-arithmetic", dtype="bfloat16"), rounds=2, replicas=2)
+    run = Run(half, tmp_path)
+    with pytest.warns(RoundingWarning, match=r"differ from those in float32 by .* nats on average"):
+        numbers = rounding_of([run.probe()])
+    assert 0 < numbers["rounding_mean"] < numbers["rounding_most"] < 1
+    run.probe()  # warnings are errors: it is said once
+    with pytest.warns(RoundingWarning, match="differ from those in float32"):
+        Run(half, tmp_path).probe()
+
+
+def test_no_memory_for_float32_loses_no_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> object:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(run_folder, "rounding", full)
+    half = spec(model=ModelSpec(name="tiny-arithmetic", dtype="bfloat16"), rounds=2, replicas=2)
+    with pytest.warns(RoundingWarning, match="could not be measured: no room"):
+        probe = Run(half, tmp_path).probe()
+    assert probe.p0 > 0 and "rounding_mean" not in probe.meta
+
+
+def test_full_parameters_in_bfloat16_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"bfloat16 with full parameters.*--dtype float32"):
+        spec(model=ModelSpec(name="tiny-arithmetic", dtype="bfloat16"), adapter=FullSpec(), replicas=1)

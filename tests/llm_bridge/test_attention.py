@@ -23,27 +23,19 @@ def block(index: int) -> nn.Module:
     return module
 
 
-@given(
-    data=st.data(),
-    rows=SIZES,
-    groups=SIZES,
-    each=SIZES,
-    size=SIZES,
-    prompt=SIZES,
-    own=SIZES,
-    seed=st.integers(0, 99),
-)
+@given(data=st.data(), sizes=st.tuples(*[SIZES] * 7), seed=st.integers(0, 99))
 @settings(max_examples=60)
 def test_it_is_attention_over_prompt_and_own_tokens(
-    data: st.DataObject, rows: int, groups: int, each: int, size: int, prompt: int, own: int, seed: int
+    data: st.DataObject, sizes: tuple[int, ...], seed: int
 ) -> None:
     """One prompt for all rows or one for each, with and without tokens that are not attended to."""
     torch.manual_seed(seed)
+    rows, groups, each, size, wide, prompt, own = sizes
     entries = data.draw(st.sampled_from([1, rows]))
     module = block(1)
     query = torch.randn(rows, groups * each, 1, size, dtype=torch.float64)
-    key, value = torch.randn(2, rows, groups, own, size, dtype=torch.float64)
-    first, values = torch.randn(2, entries, groups, prompt, size, dtype=torch.float64)
+    key, value = (torch.randn(rows, groups, own, n, dtype=torch.float64) for n in (size, wide))
+    first, values = (torch.randn(entries, groups, prompt, n, dtype=torch.float64) for n in (size, wide))
     seen = torch.rand(rows, 1, 1, prompt + own) < 0.7
     seen[..., -1] = True  # a token attends to itself
     mask = data.draw(st.sampled_from([None, seen]))

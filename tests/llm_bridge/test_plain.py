@@ -13,6 +13,8 @@ import torch
 from scipy import stats
 from transformers import (
     AttentionInterface,
+    DeepseekV2Config,
+    DeepseekV2ForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
     GPTNeoXConfig,
@@ -67,7 +69,7 @@ def random_other(name: str) -> PreTrainedModel:
 
 
 def rolled(
-    split: SplitModel, tokens: torch.Tensor, factors: Factors, rows: torch.Tensor, limit: int, end=END
+    split: SplitModel, tokens: torch.Tensor, factors: Factors | None, rows: torch.Tensor, limit: int, end=END
 ):
     prompt = read_prompt(split, tokens)
     draws = np.stack([uniforms(0, 0, 0, 0, i, limit) for i in range(len(rows))])
@@ -174,15 +176,39 @@ def test_a_cap_on_the_logits_that_the_split_model_does_not_know_is_found() -> No
     assert isinstance(plain, PlainModel) and "differ from its own" in plain.reason
 
 
-def test_attention_that_forgets_a_shared_prompt_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shared_prompt_that_attention_forgets_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     """As that of a model which hands its attention function less than it was given."""
 
     def forgetful(*given: object, prompts: object = None, **rest: object) -> object:
         return sdpa_attention_forward(*given, **rest)  # pyright: ignore[reportArgumentType]
 
     monkeypatch.setitem(AttentionInterface._global_mapping, BEHIND_PROMPT, forgetful)
-    plain = open_model(random_model("llama"), SPEC)
-    assert isinstance(plain, PlainModel) and "differ from its own" in plain.reason
+    check_copies(random_model("llama"))
+
+
+def test_keys_that_are_held_in_another_form_are_copied() -> None:
+    """DeepSeek's latent attention expands what its cache holds."""
+    sizes = {
+        "vocab_size": 13, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "num_key_value_heads": 2, "q_lora_rank": None, "kv_lora_rank": 8, "qk_nope_head_dim": 4, "qk_rope_head_dim": 4,
+        "v_head_dim": 6, "first_k_dense_replace": 2,
+    }  # fmt: skip
+    check_copies(DeepseekV2ForCausalLM(DeepseekV2Config(**sizes)).eval().requires_grad_(False))
+
+
+def check_copies(model: PreTrainedModel) -> None:
+    """It is split, its prompts are copied for every row, and a step is that of the model's own forward."""
+    split = open_model(model, SPEC)
+    assert not isinstance(split, PlainModel)
+    assert not split.trunk.shares and not split.head.shares
+    prompt, got = rolled(
+        split, torch.arange(3, 3 + PROMPT)[None], None, torch.zeros(3, dtype=torch.long), TOKENS
+    )
+    whole = torch.cat([prompt.tokens.expand(3, -1), torch.from_numpy(got.tokens).clamp(min=0)], dim=1)
+    with torch.no_grad():
+        own = model(input_ids=whole, use_cache=False).logits.log_softmax(-1)[:, PROMPT - 1 : -1]
+    own = own.gather(2, whole[:, PROMPT:, None])[:, :, 0].numpy()
+    np.testing.assert_allclose(got.logprobs * got.mask, own * got.mask, atol=1e-4)
 
 
 def test_trainer_and_probe_run_on_the_plain_path() -> None:

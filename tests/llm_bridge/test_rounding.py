@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
-from experiments.run_folder import RoundingWarning
-from experiments.specs import ModelSpec, ProbeSpec, RunSpec
-from experiments.stages import Run
 from llm_bridge.adapters import Adapters, AdapterSpec
 from llm_bridge.models import load_model
-from llm_bridge.queries import Query
 from llm_bridge.rounding import rounding
 from theory.prefix_tree import Responses, Tokens
-from theory.rules import preset
 
 PROMPT = torch.tensor([[3, 10, 4, 11]])
 DRAWN: tuple[Tokens, ...] = ((7, 12), (1, 1, 12), (5, 12), (2, 3, 4))
@@ -40,17 +33,6 @@ def test_it_is_the_gap_of_each_response_read_alone(dtype: str) -> None:
     want = {"rounding_mean": np.mean(gaps), "rounding_most": max(gaps), "rounding_responses": 3}
     assert found == pytest.approx(want, abs=1e-5)
     assert (found["rounding_most"] < 1e-5) == (dtype == "float32")
-
-
-def test_a_probe_in_bfloat16_says_how_far_it_is(tmp_path: Path) -> None:
-    spec = RunSpec(
-        query=Query(prompt="3+4=", answer="7", verifier="integer"), rule=preset("minimalist", eta=0.01),
-        model=ModelSpec(name="tiny-arithmetic", dtype="bfloat16"), rounds=2, replicas=2, max_tokens=3,
-        probe=ProbeSpec(rollouts=64),
-    )  # fmt: skip
-    with pytest.warns(RoundingWarning, match=r"differ from those in float32 by .* nats on average"):
-        probe = Run(spec, tmp_path).probe()
-    assert 0 < float(str(probe.meta["rounding_mean"])) <= float(str(probe.meta["rounding_most"])) < 1
 
 
 def test_adapters_of_a_coarse_map_are_fine() -> None:
