@@ -181,6 +181,10 @@ def by_columns(model: PreTrainedModel) -> None:
     for module in model.modules():
         if isinstance(module, nn.Linear) and module is not model.get_output_embeddings():
             module.weight.data = module.weight.data.T.contiguous().T
+    for parameter in model.parameters():
+        if parameter.is_contiguous():
+            # One that stayed in the mapped file would keep all of the file in memory.
+            parameter.data = parameter.data.clone()
 
 
 def _device(device: str) -> torch.device:
