@@ -31,7 +31,7 @@ check: .venv/.dev ## lint, format, types and the import contract
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-bench: .venv/.runtime ## measure simulator and bridge (15 minutes): ratios, each taken in one run
+bench: .venv/.runtime ## measure simulator and bridge (half an hour): ratios, each taken in one run
 	$(BIN)/python -m benchmarks.simulate
 	$(BIN)/python -m benchmarks.lumped
 	$(BIN)/python -m benchmarks.floor

@@ -165,7 +165,8 @@ def _gap(split: SplitModel, model: PreTrainedModel) -> float:
         whole, _ = stage.run(whole)
         step = step if stage.shares else whole
     gaps = [(split.logits(x[:, -1]) - own).abs().max() for x in (whole, step)]
-    return float(torch.stack(gaps).max() / own.abs().max())
+    largest = own.abs().max().clamp(min=torch.finfo(own.dtype).tiny)
+    return float(torch.stack(gaps).max() / largest)
 
 
 def blocks_of(model: PreTrainedModel) -> nn.ModuleList:
