@@ -11,11 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from bandit_sim.arms import TreeArms
+from bandit_sim.arms.arms import TreeArms
 from bandit_sim.engines import tree_kernel
-from bandit_sim.keys import root_key
-from bandit_sim.step import Carry, ascend, batch_of, check_pair, draw, knobs_of, luck_of, push, start
+from bandit_sim.rounds.keys import root_key
+from bandit_sim.rounds.step import Carry, ascend, batch_of, check_pair, draw, knobs_of, luck_of, push, start
 from bandit_sim.verifiers import Clean
+from theory.refusal import Refusal
 from theory.rules.rule import Rule
 
 
@@ -27,16 +28,16 @@ def displacement(
     A pull moves the parameters along  sum_e c_e g(e), so a network can be put where the simulation has gone.
 
     Arguments: as those of `bandit_sim.simulate`; the draws are its, so seed s ends where it would end there.
-    Errors: ValueError for counts below 1, or an optimiser that no kernel engine carries.
+    Errors: Refusal for counts below 1, or an optimiser that no kernel engine carries.
     Source: design of this project, section 2 (relinearise).
     Valid when: the optimiser is linear in the gradient, and no entropy bonus or moving reference is asked for.
     """
     for name, count in (("rounds", rounds), ("seeds", seeds)):
         if count < 1:
-            raise ValueError(f"{name} = {count}; give at least 1")
+            raise Refusal(f"{name} = {count}; give at least 1")
     check_pair(tree_kernel, rule)
     if not carried(rule):
-        raise ValueError(
+        raise Refusal(
             f"entropy {rule.entropy.kind}, kl refresh {rule.kl.refresh}, epochs {rule.epochs}: give a rule without "
             "bonus, moving reference and further epochs"
         )

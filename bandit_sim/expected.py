@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from bandit_sim.engines import AnyArms, Engine, engine_for
-from bandit_sim.step import Draws, check_pair, knobs_of, start, update
+from bandit_sim.rounds.step import Draws, check_pair, knobs_of, start, update
 from bandit_sim.verifiers import Clean, VerifierSpec, check_verifier, length_and_flip
+from theory.refusal import Refusal
 from theory.rules.rule import Rule
 
 
@@ -23,9 +24,9 @@ def expected_step(arms: AnyArms, rule: Rule, verifier: VerifierSpec | None = Non
     engine = engine_for(arms)
     check_pair(engine, rule)
     if rule.drawn != 1:
-        raise ValueError(f"the rule draws {rule.drawn} rollouts; enumeration needs one rollout per round")
+        raise Refusal(f"the rule draws {rule.drawn} rollouts; enumeration needs one rollout per round")
     if (batch := engine.pick(arms, jax.random.key(0)).shape[0]) != 1:
-        raise ValueError(f"arms.batch = {batch}; enumeration needs a batch of one query")
+        raise Refusal(f"arms.batch = {batch}; enumeration needs a batch of one query")
     verifier = Clean() if verifier is None else verifier
     check_verifier(verifier, arms.reward, arms.flip)
     return float(_expected_step(engine, _without_eta(rule), verifier, arms, rule.optimiser.eta))

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bandit_sim.engines import AnyArms, Engine, engine_for
-from bandit_sim.step import Carry, Draws, check_decay, check_pair, knobs_of, start, update
+from bandit_sim.rounds.step import Carry, Draws, check_decay, check_pair, knobs_of, start, update
+from theory.refusal import Refusal
 from theory.rules.rule import Rule
 
 
@@ -21,7 +22,7 @@ def replay(arms: AnyArms, rule: Rule, choices: ArrayLike, rewards: ArrayLike) ->
         choices: (S, T, n) arm, particle or leaf of each rollout, n for each query of the batch; -1 where unknown
             (it pushes nothing).
         rewards: (S, T, n) reward of each rollout; it stands in for the arms' own.
-    Errors: ValueError naming the replica and round of a choice out of range or a reward not finite.
+    Errors: Refusal naming the replica and round of a choice out of range or a reward not finite.
     """
     engine = engine_for(arms)
     check_pair(engine, rule)
@@ -29,13 +30,11 @@ def replay(arms: AnyArms, rule: Rule, choices: ArrayLike, rewards: ArrayLike) ->
     check_decay(arms, rule, chosen.shape[1] if chosen.ndim == 3 else 0)
     pulls = rule.rollouts * engine.pick(arms, jax.random.key(0)).shape[0]
     if chosen.ndim != 3 or chosen.shape[2] != pulls or paid.shape != chosen.shape:
-        raise ValueError(
+        raise Refusal(
             f"choices {chosen.shape} and rewards {paid.shape}; give both (replicas, rounds, {pulls})"
         )
     if engine.query_count(arms) > 1 and (chosen == -1).any():
-        raise ValueError(
-            "choices holds -1: with several queries, no query can be told for an unknown response"
-        )
+        raise Refusal("choices holds -1: with several queries, no query can be told for an unknown response")
     count = np.shape(arms.reward)[0]
     for name, array, bad in (
         ("choices", chosen, (chosen < -1) | (chosen >= count)),
@@ -43,7 +42,7 @@ def replay(arms: AnyArms, rule: Rule, choices: ArrayLike, rewards: ArrayLike) ->
     ):
         if bad.any():
             at = tuple(int(i) for i in np.argwhere(bad)[0])
-            raise ValueError(
+            raise Refusal(
                 f"{name}{list(at)} = {array[at]}; give choices -1 (unknown) to {count - 1} and finite rewards"
             )
     return np.asarray(_replay(engine, rule, arms, chosen.astype(np.int32), paid), np.float64)

@@ -11,16 +11,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from bandit_sim._scan import run_seeds
-from bandit_sim.arm_classes import ArmClasses
-from bandit_sim.by_class import ClassEngine, block_of, simulate_classes
-from bandit_sim.engines import AnyArms, engine_for, lazy_tree
-from bandit_sim.keys import root_key
-from bandit_sim.lazy_tree import LazyTree
-from bandit_sim.observe import OBSERVABLES, Observable, check_names, class_masses
-from bandit_sim.step import Knobs, check_decay, check_pair
+from bandit_sim.arms.arm_classes import ArmClasses
+from bandit_sim.arms.lazy_tree import LazyTree
+from bandit_sim.classes import lazy_tree
+from bandit_sim.classes.by_class import ClassEngine, block_of, simulate_classes
+from bandit_sim.engines import AnyArms, engine_for
+from bandit_sim.rounds.keys import root_key
+from bandit_sim.rounds.observe import OBSERVABLES, Observable, check_names, class_masses
+from bandit_sim.rounds.scan import run_seeds
+from bandit_sim.rounds.step import Knobs, check_decay, check_pair
 from bandit_sim.verifiers import Clean, VerifierSpec, check_verifier
 from theory.curves import Curves
+from theory.refusal import Refusal
 from theory.rules.rule import Rule
 
 Observe = Sequence[str]
@@ -54,7 +56,7 @@ def simulate(
         rounds: number T of updates.
         seeds: number S of replicas, or the range of replica numbers (a block of a larger run, the same bits).
         key: integer or JAX key; draw (seed, round, rollout) has a key of its own.
-        observe: names of `bandit_sim.observe.OBSERVABLES`, or "class_mass".
+        observe: names of `bandit_sim.rounds.observe.OBSERVABLES`, or "class_mass".
         every: record rounds 0, every, 2 every, ... only; the others are simulated all the same.
         verifier: what a pull is paid; default the true reward.
         engine: for arms in classes "lumped", "event" or the cheaper of the two; other arms have one engine each.
@@ -68,12 +70,12 @@ def simulate(
 
     Returns: one metric (S, ceil(T / every)) per name of `observe`, in column i as it was before the update of
         round i * every; `curves.at` holds these round numbers.
-    Errors: ValueError for counts below 1, an unknown observable, or Adam with a kernel engine.
+    Errors: Refusal for counts below 1, an unknown observable, or Adam with a kernel engine.
     Valid when: the arms describe the policy.
     """
     if isinstance(arms, ArmClasses):
         if devices is not None:
-            raise ValueError("devices: arms in classes run on the first device; leave devices out")
+            raise Refusal("devices: arms in classes run on the first device; leave devices out")
         return simulate_classes(
             arms, rule, rounds, seeds, key, observe=observe, every=every, verifier=verifier, dtype=dtype,
             engine=engine, chunk=chunk, progress=progress,
@@ -84,7 +86,7 @@ def simulate(
             devices=devices, engine=engine, chunk=chunk, progress=progress,
         )  # fmt: skip
     if engine != "auto":
-        raise ValueError(
+        raise Refusal(
             f'engine = {engine!r} with {type(arms).__name__}; these arms have one engine, give "auto"'
         )
     (curves,) = simulate_grid(
@@ -113,7 +115,7 @@ def _simulate_lazily(
 ) -> Curves:
     """What `simulate` does with a lazy tree."""
     if devices is not None or engine != "auto":
-        raise ValueError(
+        raise Refusal(
             "devices, engine: a lazy tree runs on the first device by an engine of its own; leave both out"
         )
     block = block_of(seeds, rounds=rounds, every=every, chunk=1 if chunk is None else chunk)
@@ -147,10 +149,10 @@ def simulate_grid(
     Arguments:
         cases: pairs (arms, rule). Arms are of one kind and shape; rules differ in eta and rollouts alone.
         others: as in `simulate`; the seeds of all cases share their keys (paired comparisons).
-    Errors: ValueError naming the case and the field that differs.
+    Errors: Refusal naming the case and the field that differs.
     """
     if not cases:
-        raise ValueError("cases is empty; give at least one (arms, rule)")
+        raise Refusal("cases is empty; give at least one (arms, rule)")
     block = block_of(seeds, rounds=rounds, every=every, chunk=1 if chunk is None else chunk)
     engine = engine_for(cases[0][0])
     rule = _common_rule([rule for _, rule in cases])
@@ -221,7 +223,7 @@ def _common_rule(rules: Sequence[Rule]) -> Rule:
         }
         different = [field for field, equal in same.items() if not equal]
         if different:
-            raise ValueError(
+            raise Refusal(
                 f"cases[{i}]: its rule has another {different[0]} than the others; one grid varies arms, eta and "
                 "rollouts alone, so make a grid of each"
             )
@@ -233,7 +235,7 @@ def _stack(arms: Sequence[AnyArms], dtype: DType | None) -> tuple[Any, list[jax.
     shapes = [[np.shape(x) for x in jax.tree.leaves(a)] for a in arms]
     for i, a in enumerate(arms):
         if jax.tree.structure(a) != jax.tree.structure(arms[0]) or shapes[i] != shapes[0]:
-            raise ValueError(
+            raise Refusal(
                 f"cases[{i}]: its arms are {type(a).__name__} of shapes {shapes[i]}, the first are "
                 f"{type(arms[0]).__name__} of {shapes[0]}; one grid needs arms of one kind, shape and static fields"
             )

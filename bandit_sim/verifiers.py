@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import Field, model_validator
 
+from theory.refusal import Refusal
 from theory.rules.spec import Spec
 
 Law = tuple[list[jax.Array], list[jax.Array]]
@@ -117,7 +118,7 @@ class Overlong(VerifierSpec):
     @model_validator(mode="after")
     def _buffer_within_limit(self) -> Overlong:
         if self.buffer > self.limit:
-            raise ValueError(
+            raise Refusal(
                 f"buffer = {self.buffer} exceeds limit = {self.limit}; give a buffer up to the limit"
             )
         return self
@@ -162,7 +163,7 @@ class Term(Spec):
     @model_validator(mode="after")
     def _has_weight(self) -> Term:
         if self.weight == 0:
-            raise ValueError(f"weight = 0 of term {self.pays.kind}; leave the term out")
+            raise Refusal(f"weight = 0 of term {self.pays.kind}; leave the term out")
         return self
 
 
@@ -182,7 +183,7 @@ class Shaped(VerifierSpec):
         names = [term.pays.kind for term in self.terms]
         twice = [name for name in names if names.count(name) > 1]
         if twice:
-            raise ValueError(f"terms holds {twice[0]} twice; give each kind of term once")
+            raise Refusal(f"terms holds {twice[0]} twice; give each kind of term once")
         return self
 
     @property
@@ -206,25 +207,23 @@ Verifier = Annotated[
 def check_verifier(verifier: VerifierSpec, reward: Any, flip: Any = None) -> None:
     """Reject a verifier and arms (reward (A,), flip (A,)) that leave a field without effect, or a law undefined.
 
-    Errors: ValueError where `flip` meets a verifier that never misjudges, where a noisy verifier has nothing
+    Errors: Refusal where `flip` meets a verifier that never misjudges, where a noisy verifier has nothing
     to misjudge with, or where its arms have a true reward other than 0 and 1.
     """
     parts = [term.pays for term in verifier.terms] if isinstance(verifier, Shaped) else [verifier]
     noisy = [part for part in parts if isinstance(part, Noisy)]
     reward = np.asarray(reward)
     if flip is not None and not noisy:
-        raise ValueError(
+        raise Refusal(
             f"arms have flip, but {type(verifier).__name__} never misjudges; use noisy, or flip None"
         )
     odd = reward[(reward != 0) & (reward != 1)]
     for part in noisy:
         if odd.size:
-            raise ValueError(f"reward {odd[0]} with a noisy verifier; it misjudges rewards of 0 and 1 alone")
+            raise Refusal(f"reward {odd[0]} with a noisy verifier; it misjudges rewards of 0 and 1 alone")
         silent = flip is None or not np.any(np.asarray(flip))
         if part.false_positive == part.false_negative == 0 and silent:
-            raise ValueError(
-                "noisy with rates 0 and no flip misjudges nothing; give rates, or use its `pays`"
-            )
+            raise Refusal("noisy with rates 0 and no flip misjudges nothing; give rates, or use its `pays`")
 
 
 def length_and_flip(arms: Any, choices: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -34,20 +34,20 @@ import torch
 from torch import Tensor
 
 from benchmarks.products import large, recorded, replayed
-from llm_bridge.adapters import AdapterSpec
-from llm_bridge.asked import Asked, Question, sample_each
-from llm_bridge.builtin_queries import BUILTIN, DEFAULT
-from llm_bridge.models import LanguageModel, load_model
-from llm_bridge.plain import PlainModel, generate
-from llm_bridge.probe import measure
-from llm_bridge.queries import Query
-from llm_bridge.rollouts import read_prompt, read_responses, score
-from llm_bridge.split import SplitModel
+from llm_bridge.models.language_model import LanguageModel, load_model
+from llm_bridge.network.plain import PlainModel, generate
+from llm_bridge.network.specs import AdapterSpec
+from llm_bridge.network.split import SplitModel
+from llm_bridge.probe.measure import measure
+from llm_bridge.queries.builtin import BUILTIN, DEFAULT
+from llm_bridge.queries.query import Query
+from llm_bridge.rewards.verifiers import score as pay
+from llm_bridge.rewards.verifiers import verify
+from llm_bridge.rollouts.asked import Asked, Question, sample_each
+from llm_bridge.rollouts.rollouts import read_prompt, read_responses, score
 from llm_bridge.train import Trainer
-from llm_bridge.verifiers import score as pay
-from llm_bridge.verifiers import verify
-from theory.prefix_tree import Tokens
 from theory.rules.dialects import preset
+from theory.trees.prefix_tree import Tokens
 
 REPLICAS, ETA, PROBE = 32, 0.15, 1000
 LONG = DEFAULT.model_copy(
@@ -286,8 +286,8 @@ def probe() -> None:
 
 def forecast(length: int) -> float:
     """Seconds of a forecast of so many rounds by 1,000 simulated replicas, its probe of 1,000 responses included."""
-    from experiments.specs import ForecastSpec, ModelSpec, ProbeSpec, RunSpec
-    from experiments.stages import Run
+    from experiments.run.stages import Run
+    from experiments.specs.run_spec import ForecastSpec, ModelSpec, ProbeSpec, RunSpec
 
     spec = RunSpec(
         query=DEFAULT, model=ModelSpec(name="smollm2-135m"), rule=preset("minimalist", eta=ETA), rounds=length,

@@ -24,8 +24,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from bandit_sim import Arms, simulate
-from bandit_sim.arm_classes import ArmClasses
-from bandit_sim.engines import event, lumped
+from bandit_sim.arms.arm_classes import ArmClasses
+from bandit_sim.classes import event, lumped
 from theory.rules import Rule
 
 REPEATS, CORRECT, P0 = 5, 4, 0.05

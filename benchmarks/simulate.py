@@ -11,8 +11,8 @@ from collections.abc import Callable
 import numpy as np
 
 from bandit_sim import Arms, ParticleArms, TreeArms, simulate
-from theory.response_tree import ResponseTree
 from theory.rules import Rule
+from theory.trees.response_tree import ResponseTree
 
 ROUNDS, SEEDS, LEAVES, BRANCH = 100, 4096, 200, 3
 

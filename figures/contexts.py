@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from figures.frame import BOTTOM, EDGE, LEFT, RIGHT, TOP, make_room, over_rounds
 from figures.labels import EndLabel, fit, label_ends
 from figures.style import BLUE, CM, GREEN, GREY, INK, MEDIUM, SMALL, new_figure, rc
+from theory.refusal import Refusal
 
 Array = NDArray[np.float64]
 
@@ -35,10 +36,10 @@ def draw_contexts(title: str, subtitle: str, panels: list[Panel], width_cm: floa
 
     width_cm: printed width, at least 7.  Returns a figure that no pyplot state knows; write it with
     `figures.style.save_figure`.
-    Errors: ValueError below 7 cm.
+    Errors: Refusal below 7 cm.
     """
     if width_cm < 7:
-        raise ValueError(f"width_cm is {width_cm}; labels of {SMALL} pt need at least 7")
+        raise Refusal(f"width_cm is {width_cm}; labels of {SMALL} pt need at least 7")
     with rc():
         each = 0.36 * width_cm
         height = TOP + len(panels) * (each + 0.45) + BOTTOM - 0.2

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from figures.frame import framed, make_room, over_rounds
 from figures.labels import EndLabel, label_ends
 from figures.style import BLUE, CYCLE, GREY, rc
+from theory.refusal import Refusal
 
 
 def draw_curves(
@@ -30,7 +31,7 @@ def draw_curves(
     """
     average, bands = np.asarray(mean, dtype=np.float64), np.asarray(quantiles, dtype=np.float64)
     if bands.shape != (5, *average.shape):
-        raise ValueError(f"quantiles have shape {bands.shape}; this mean asks for {(5, *average.shape)}")
+        raise Refusal(f"quantiles have shape {bands.shape}; this mean asks for {(5, *average.shape)}")
     with rc():
         figure, axes = framed(width_cm, title, subtitle)
         rounds = np.arange(1, len(average) + 1) if at is None else np.asarray(at)
@@ -60,9 +61,9 @@ def draw_error_vs_eta(
     """
     steps = np.asarray(etas, dtype=np.float64)
     if not errors:
-        raise ValueError("errors is empty; give at least one named line")
+        raise Refusal("errors is empty; give at least one named line")
     if len(errors) > len(CYCLE):
-        raise ValueError(f"errors holds {len(errors)} lines; at most {len(CYCLE)} colours can be told apart")
+        raise Refusal(f"errors holds {len(errors)} lines; at most {len(CYCLE)} colours can be told apart")
     with rc():
         figure, axes = framed(width_cm, title, subtitle)
         axes.set_xscale("log")
@@ -73,7 +74,7 @@ def draw_error_vs_eta(
             x, y = steps[order], np.asarray(line, dtype=np.float64)[order]
             x, y = x[y > 0], y[y > 0]
             if not len(y):
-                raise ValueError(f"errors[{name!r}] has no positive value; a log axis has nothing to show")
+                raise Refusal(f"errors[{name!r}] has no positive value; a log axis has nothing to show")
             if not ends:
                 guide = steps[order] * y[len(y) // 2] / x[len(x) // 2]
                 axes.plot(steps[order], guide, color=GREY, lw=0.8, dashes=(1.5, 1.5))

@@ -8,6 +8,7 @@ from matplotlib.ticker import MaxNLocator
 
 from figures.labels import fit, renderer
 from figures.style import CM, GREY, INK, MEDIUM, SMALL, new_figure
+from theory.refusal import Refusal
 
 EDGE = 0.12  # cm kept free along the border of the figure
 LEFT, RIGHT, BOTTOM, TOP = 1.0, 1.85, 0.86, 0.98  # margins around the axes, cm, whatever the figure's width
@@ -17,10 +18,10 @@ def framed(width_cm: float, title: str, subtitle: str, keep: str = "") -> tuple[
     """A figure with its axes and words; both lines are cut to fit, but `keep`, after the subtitle, never is.
 
     width_cm: printed width; the height follows from it.
-    Errors: ValueError below 7 cm, where labels of the smallest size leave no room for the axes.
+    Errors: Refusal below 7 cm, where labels of the smallest size leave no room for the axes.
     """
     if width_cm < 7:
-        raise ValueError(f"width_cm is {width_cm}; labels of {SMALL} pt need at least 7")
+        raise Refusal(f"width_cm is {width_cm}; labels of {SMALL} pt need at least 7")
     height_cm = 0.55 * width_cm + 1.4
     figure = new_figure(width_cm, height_cm)
     axes = figure.add_axes(

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from figures.frame import EDGE, name_rounds
 from figures.labels import fit
 from figures.style import BLUE, CM, GREY, INK, MEDIUM, SMALL, VERMILLION, new_figure, rc
+from theory.refusal import Refusal
 
 Array = NDArray[np.float64]
 COLUMNS = 2
@@ -50,10 +51,10 @@ class Panel:
 def draw_ladder(panels: Sequence[Panel], title: str) -> Figure:
     """Forecast, run and the lowest layer, one small multiple per layer from the bottom up.
 
-    Errors: ValueError for no panel.
+    Errors: Refusal for no panel.
     """
     if not panels:
-        raise ValueError("panels is empty; give at least one layer")
+        raise Refusal("panels is empty; give at least one layer")
     rows = -(-len(panels) // COLUMNS)
     width, height = WIDTH * COLUMNS, HEIGHT * rows + 1.2
     with rc():
@@ -128,11 +129,11 @@ def draw_phase(
     """A map of values (Y, X) over x (X,) and y (Y,), each cell the colour of its value, with the number in it.
 
     signed: colours about zero. border: x and y of a law's line. points: marks. log: axes on log scale, "x", "xy".
-    Errors: ValueError where the shapes disagree.
+    Errors: Refusal where the shapes disagree.
     """
     xs, ys, zs = (np.asarray(v, np.float64) for v in (x, y, values))
     if zs.shape != (len(ys), len(xs)):
-        raise ValueError(f"values have shape {zs.shape}; x and y ask for {(len(ys), len(xs))}")
+        raise Refusal(f"values have shape {zs.shape}; x and y ask for {(len(ys), len(xs))}")
     height_cm = 7.2
     with rc():
         figure = new_figure(width_cm, height_cm)

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from figures.frame import framed, make_room
 from figures.labels import EndLabel, label_ends
 from figures.style import CYCLE, GREY, rc
+from theory.refusal import Refusal
 
 
 @dataclass(frozen=True)
@@ -45,13 +46,13 @@ def draw_lines(
     """Draw up to six curves on one axes.
 
     limits: of y; default 0 to just above the highest point (its own range on a log axis).
-    Errors: ValueError for no line, too many to be told apart, or shapes that disagree.
+    Errors: Refusal for no line, too many to be told apart, or shapes that disagree.
     """
     if not lines:
-        raise ValueError("lines is empty; give at least one")
+        raise Refusal("lines is empty; give at least one")
     plain = [line for line in lines if line.colour is None]
     if len(plain) > len(CYCLE):
-        raise ValueError(f"lines holds {len(plain)} curves; at most {len(CYCLE)} colours can be told apart")
+        raise Refusal(f"lines holds {len(plain)} curves; at most {len(CYCLE)} colours can be told apart")
     colours = iter(CYCLE)
     with rc():
         figure, axes = framed(width_cm, title, subtitle)
@@ -64,7 +65,7 @@ def draw_lines(
         for line in lines:
             x, y = np.asarray(line.x, np.float64), np.asarray(line.y, np.float64)
             if x.shape != y.shape or x.ndim != 1:
-                raise ValueError(f"line {line.name!r}: x has shape {x.shape}, y {y.shape}; give both (T,)")
+                raise Refusal(f"line {line.name!r}: x has shape {x.shape}, y {y.shape}; give both (T,)")
             colour = line.colour or next(colours)
             if line.band is not None:
                 low, high = np.asarray(line.band, np.float64)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from figures.frame import framed, make_room, over_rounds
 from figures.labels import EndLabel, label_ends
 from figures.style import BLUE, GREEN, GREY, INK, VERMILLION, rc
+from theory.refusal import Refusal
 
 Array = NDArray[np.float64]
 
@@ -48,11 +49,9 @@ class OverlayData:
         for name in ("kernel_mean", "kernel_quantiles", "sequence_mean", "tabular_mean"):
             shape = np.shape(getattr(self, name))
             if shape != wanted.get(name, rounds):
-                raise ValueError(
-                    f"{name} has shape {shape}, observed {rounds}: want {wanted.get(name, rounds)}"
-                )
+                raise Refusal(f"{name} has shape {shape}, observed {rounds}: want {wanted.get(name, rounds)}")
         if (self.replica_low is None) != (self.replica_high is None):
-            raise ValueError("replica_low and replica_high come together; give both or neither")
+            raise Refusal("replica_low and replica_high come together; give both or neither")
 
 
 def draw_overlay(data: OverlayData, width_cm: float = 8.0) -> Figure:

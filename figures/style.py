@@ -10,6 +10,8 @@ import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from theory.refusal import Refusal
+
 CM = 1 / 2.54
 DPI = 300  # also while drawing: text measured at another resolution comes out a little wider
 SMALL, MEDIUM = 6.5, 7.5  # points at the printed width; nothing is ever set smaller than SMALL
@@ -67,11 +69,11 @@ def new_figure(width_cm: float, height_cm: float) -> Figure:
 def save_figure(figure: Figure, *paths: Path | str) -> None:
     """Write a figure as PNG (300 dpi) or SVG, by suffix; the same figure gives the same bytes.
 
-    Errors: ValueError for another suffix.
+    Errors: Refusal for another suffix.
     """
     metadata = {".png": {"Software": None}, ".svg": {"Date": None, "Creator": "onearm"}}
     for path in map(Path, paths):
         if path.suffix not in metadata:
-            raise ValueError(f"figure path {path} ends in {path.suffix!r}; use .png or .svg")
+            raise Refusal(f"figure path {path} ends in {path.suffix!r}; use .png or .svg")
         with rc():
             figure.savefig(path, dpi=DPI, metadata=metadata[path.suffix])

@@ -13,11 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from llm_bridge.adapters import Factors
-from llm_bridge.asked import Asked, Question
-from llm_bridge.draws import Draws, Pay, numbers
-from llm_bridge.optimiser import Ascent
-from llm_bridge.rollouts import (
+from llm_bridge.network.adapters import Factors
+from llm_bridge.network.optimiser import Ascent
+from llm_bridge.network.split import SplitModel
+from llm_bridge.rollouts.asked import Asked, Question
+from llm_bridge.rollouts.draws import Draws, Pay, numbers
+from llm_bridge.rollouts.rollouts import (
     Prompt,
     Rollouts,
     chosen,
@@ -25,10 +26,10 @@ from llm_bridge.rollouts import (
     response_logits,
     score,
 )
-from llm_bridge.split import SplitModel
-from theory.prefix_tree import Tokens
+from theory.refusal import Refusal
 from theory.rules.batch import GREEDY, SAMPLED, Batch
 from theory.rules.rule import Rule
+from theory.trees.prefix_tree import Tokens
 
 Policy = Callable[[SplitModel, Prompt, Factors | None, Tensor, Tensor, Tensor], Tensor]
 """Logits before the tokens of given responses: the network's (`rollouts.response_logits`) or its linearisation's."""
@@ -71,7 +72,7 @@ class Trainer:
     Helpers of the rule's signal (extra and greedy rollouts) are sampled and paid like the others; they get no weight,
     and a `Round` does not show them.
 
-    Errors: ValueError for a batch that the queries cannot fill, and a reward that is not finite, naming replica and
+    Errors: Refusal for a batch that the queries cannot fill, and a reward that is not finite, naming replica and
         round.
     Valid when: the first epoch of every round is on-policy; the reference of the rule's KL is the base model,
         or the policy it was at the last refresh.
@@ -96,7 +97,7 @@ class Trainer:
         self.recompute = recompute
         self.batch = len(questions) if batch is None else batch
         if not 1 <= self.batch <= len(questions):
-            raise ValueError(f"batch = {batch} of {len(questions)} training queries; give 1 to all of them")
+            raise Refusal(f"batch = {batch} of {len(questions)} training queries; give 1 to all of them")
         self.split, self.rule, self.policy = split, rule, policy
         self.replicas, self.max_tokens, self.chunk = replicas, max_tokens, chunk
         self.asked = [Asked(split, question, replicas) for question in (*questions, *held_out)]
@@ -157,11 +158,11 @@ class Trainer:
     def evaluate(self, rollouts: int) -> NDArray[np.float64]:
         """(S, H, rollouts) rewards of fresh rollouts of the held-out queries, as the replicas are now.
 
-        Nothing that a later round depends on changes. Errors: ValueError where there is no held-out query.
+        Nothing that a later round depends on changes. Errors: Refusal where there is no held-out query.
         """
         held = range(self.training, len(self.asked))
         if not held:
-            raise ValueError("there is no held-out query to evaluate; give Trainer some with held_out=")
+            raise Refusal("there is no held-out query to evaluate; give Trainer some with held_out=")
         _, rewards = self.respond(held, rollouts)
         return rewards.reshape(self.replicas, len(held), rollouts)
 
@@ -186,23 +187,23 @@ class Trainer:
 
         Arguments: (S B n) responses, replica-major, what they were paid, and the training query that each answers,
             which may be left out where the batch is all of them.
-        Errors: ValueError for a batch that is not all the queries without `query`, and for a rule with a KL term, an
+        Errors: Refusal for a batch that is not all the queries without `query`, and for a rule with a KL term, an
             entropy bonus, several epochs or helper rollouts, whose weights need what no record holds.
         """
         if self.rule.signal.helpers:
-            raise ValueError(
+            raise Refusal(
                 f"signal {self.rule.signal.kind} draws rollouts that are not trained on, which a record does not hold; "
                 "retrace a run of a rule without extra or greedy rollouts"
             )
         if self.rule.kl.kind != "none" or self.rule.entropy.kind != "none" or self.rule.epochs > 1:
-            raise ValueError(
+            raise Refusal(
                 f"rule.kl is {self.rule.kl.kind}, entropy {self.rule.entropy.kind}, epochs {self.rule.epochs}: the "
                 "weights depend on log probabilities of every token, which a record of responses does not hold; "
                 "retrace a run of a rule without these"
             )
         if query is None:
             if self.batch < self.training:
-                raise ValueError(
+                raise Refusal(
                     f"batch = {self.batch} of {self.training} queries: responses alone do not say which were asked; "
                     "give the query of each"
                 )
@@ -253,7 +254,7 @@ class Trainer:
         groups = torch.from_numpy(query).reshape(shape[:2])
         if not np.isfinite(rewards).all():
             row = int(np.flatnonzero(~np.isfinite(rewards))[0])
-            raise ValueError(
+            raise Refusal(
                 f"reward {rewards[row]} of replica {row // self.rows_each} in round {self.round + 1} is not "
                 "finite; make the verifier pay 0 or 1, or return None where it cannot tell"
             )

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from theory.refusal import Refusal
+
 Floats = NDArray[np.float64]
 
 
@@ -18,7 +20,7 @@ class Curves:
     Arguments:
         metrics: name -> (seeds, rounds) array; all of one shape. Copied and made read-only.
         at: (rounds,) the round of each column: how many updates came before it. Default 0, 1, 2, ...
-    Errors: ValueError naming the metric and its shape; KeyError naming the metrics there are.
+    Errors: Refusal naming the metric and its shape; KeyError naming the metrics there are.
     """
 
     metrics: dict[str, Floats]
@@ -26,17 +28,17 @@ class Curves:
 
     def __post_init__(self) -> None:
         if not self.metrics:
-            raise ValueError("curves.metrics is empty; give at least one metric, such as 'success'")
+            raise Refusal("curves.metrics is empty; give at least one metric, such as 'success'")
         frozen: dict[str, Floats] = {}
         for name, values in self.metrics.items():
             array = np.array(values, dtype=np.float64)
             if array.ndim != 2 or array.size == 0:
-                raise ValueError(
+                raise Refusal(
                     f"curves.metrics[{name!r}] has shape {array.shape}; give (seeds, rounds), both >= 1"
                 )
             shape = next(iter(frozen.values()), array).shape
             if array.shape != shape:
-                raise ValueError(
+                raise Refusal(
                     f"curves.metrics[{name!r}] has shape {array.shape}, others {shape}; give all one shape"
                 )
             array.setflags(write=False)
@@ -45,7 +47,7 @@ class Curves:
         columns = next(iter(frozen.values())).shape[1]
         at = np.array(self.at) if len(self.at) else np.arange(columns)
         if at.shape != (columns,) or np.any(np.diff(at) <= 0):
-            raise ValueError(f"curves.at is {at}; give {columns} increasing round numbers, one per column")
+            raise Refusal(f"curves.at is {at}; give {columns} increasing round numbers, one per column")
         at.setflags(write=False)
         object.__setattr__(self, "at", at)
 
@@ -71,21 +73,21 @@ class Curves:
         levels = np.atleast_1d(np.asarray(probs, dtype=np.float64))
         bad = levels[~((levels >= 0) & (levels <= 1))]
         if bad.size:
-            raise ValueError(f"probs holds {bad[0]}; give probabilities in [0, 1], such as 0.05")
+            raise Refusal(f"probs holds {bad[0]}; give probabilities in [0, 1], such as 0.05")
         return np.quantile(self[name], levels, axis=0)
 
     @staticmethod
     def concatenate(parts: Sequence[Curves]) -> Curves:
         """The seeds of all parts, in order, as one.
 
-        Errors: ValueError for no parts, or parts that differ in metrics or rounds.
+        Errors: Refusal for no parts, or parts that differ in metrics or rounds.
         """
         if not parts:
-            raise ValueError("parts is empty; give at least one Curves")
+            raise Refusal("parts is empty; give at least one Curves")
         names, rounds = set(parts[0].metrics), parts[0].rounds
         for i, part in enumerate(parts):
             if set(part.metrics) != names or part.rounds != rounds or np.any(part.at != parts[0].at):
-                raise ValueError(
+                raise Refusal(
                     f"parts[{i}] has metrics {sorted(part.metrics)} over {part.rounds} rounds, parts[0] has "
                     f"{sorted(names)} over {rounds}; concatenate curves of one simulation only"
                 )

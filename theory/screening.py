@@ -21,6 +21,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, special, stats
 
+from theory.refusal import Refusal
+
 Verdict = Literal["in range", "too easy", "too hard", "undecided"]
 Range = tuple[float, float]
 PRIOR = 0.5
@@ -54,10 +56,10 @@ def evidence_below(successes: ArrayLike, rollouts: ArrayLike, bound: float) -> N
 def interval(successes: int, rollouts: int, error: float = 0.05) -> Range:
     """The p that neither side's evidence rejects at error / 2: covers the true p at all times with 1 - error.
 
-    Errors: ValueError for successes outside 0 .. rollouts.
+    Errors: Refusal for successes outside 0 .. rollouts.
     """
     if not 0 <= successes <= rollouts:
-        raise ValueError(f"successes {successes} of rollouts {rollouts}; give a number from 0 to {rollouts}")
+        raise Refusal(f"successes {successes} of rollouts {rollouts}; give a number from 0 to {rollouts}")
     return _lower(successes, rollouts, error), 1 - _lower(rollouts - successes, rollouts, error)
 
 
@@ -123,10 +125,10 @@ def most_in_range(kept: int, looked: int, population: int, miss: float, level: f
     P(kept or fewer | K) > 1 - level.
 
     Without replacement from many and none kept it is about population (1 - (1-level)^(1/looked)) / (1 - miss).
-    Errors: ValueError for counts that do not fit each other.
+    Errors: Refusal for counts that do not fit each other.
     """
     if not 0 <= kept <= looked <= population or looked == 0:
-        raise ValueError(
+        raise Refusal(
             f"kept {kept}, looked {looked}, population {population}; give kept <= looked <= population, looked >= 1"
         )
     found = np.arange(looked + 1)

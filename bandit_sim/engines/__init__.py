@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from bandit_sim.arms import Arms, ParticleArms, TreeArms
-from bandit_sim.contexts import Contexts
+from bandit_sim.arms.arms import Arms, ParticleArms, TreeArms
+from bandit_sim.arms.contexts import Contexts
+from bandit_sim.arms.scored_tree import ScoredTree
+from bandit_sim.arms.token_tree import TokenTree
 from bandit_sim.engines import contexts, dense, kernel, tree, tree_kernel, tree_scores
 from bandit_sim.engines.engine import Engine
-from bandit_sim.scored_tree import ScoredTree
-from bandit_sim.token_tree import TokenTree
 
 __all__ = [
     "AnyArms",

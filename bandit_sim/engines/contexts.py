@@ -8,10 +8,11 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from bandit_sim.contexts import Contexts
-from bandit_sim.engines._queries import pick_batch
-from bandit_sim.engines._sampling import choose
-from bandit_sim.engines._single import token_mask
+from bandit_sim.arms.contexts import Contexts
+from bandit_sim.engines.queries import pick_batch
+from bandit_sim.engines.sampling import choose
+from bandit_sim.engines.single import token_mask
+from theory.refusal import Refusal
 from theory.rules.entropy import entropy_gradient
 
 linear = True
@@ -60,7 +61,7 @@ def success(arms: Contexts, state: jax.Array) -> jax.Array:
 def held_out(arms: Contexts, state: jax.Array) -> jax.Array:
     apart = _success(arms, state)[arms.training :]
     if not apart.shape[0]:
-        raise ValueError(
+        raise Refusal(
             "observe: 'held_out', but the arms hold no such query; give Contexts some with held_out="
         )
     return apart.mean()

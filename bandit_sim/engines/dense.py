@@ -5,9 +5,10 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from bandit_sim.arms import Arms
-from bandit_sim.engines import _single, _softmax
-from bandit_sim.engines._single import IMPOSSIBLE
+from bandit_sim.arms.arms import Arms
+from bandit_sim.engines import single as _single
+from bandit_sim.engines import softmax as _softmax
+from bandit_sim.engines.single import IMPOSSIBLE
 from theory.rules.entropy import entropy_gradient
 
 linear = False

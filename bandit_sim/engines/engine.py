@@ -43,7 +43,7 @@ class Engine(Protocol):
         ...
 
     def held_out(self, arms: Any, state: jax.Array) -> jax.Array:
-        """() the mean of p over the queries never trained on. Errors: ValueError where there are none."""
+        """() the mean of p over the queries never trained on. Errors: Refusal where there are none."""
         ...
 
     def sample(

@@ -11,10 +11,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from bandit_sim.engines import _single
-from bandit_sim.engines._sampling import choose, fine_uniform
-from bandit_sim.engines._single import IMPOSSIBLE
-from bandit_sim.token_tree import TokenTree
+from bandit_sim.arms.token_tree import TokenTree
+from bandit_sim.engines import single as _single
+from bandit_sim.engines.sampling import choose, fine_uniform
+from bandit_sim.engines.single import IMPOSSIBLE
 from theory.rules.entropy import entropy_gradient
 
 linear = False

@@ -12,11 +12,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from bandit_sim.arms import TreeArms
-from bandit_sim.engines import _single
-from bandit_sim.engines._queries import pick_batch
-from bandit_sim.engines._sampling import choose, choose_by_mass
-from bandit_sim.engines._single import IMPOSSIBLE
+from bandit_sim.arms.arms import TreeArms
+from bandit_sim.engines import single as _single
+from bandit_sim.engines.queries import pick_batch
+from bandit_sim.engines.sampling import choose, choose_by_mass
+from bandit_sim.engines.single import IMPOSSIBLE
 
 linear = True
 

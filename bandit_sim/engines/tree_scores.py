@@ -11,8 +11,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from bandit_sim.engines import _single, tree_kernel
-from bandit_sim.scored_tree import ScoredTree
+from bandit_sim.arms.scored_tree import ScoredTree
+from bandit_sim.engines import single as _single
+from bandit_sim.engines import tree_kernel
 
 linear = False
 query_count, pick, query_of = _single.query_count, _single.pick, _single.query_of

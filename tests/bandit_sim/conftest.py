@@ -8,8 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from theory.response_tree import ResponseTree
 from theory.rules.rule import Rule
+from theory.trees.response_tree import ResponseTree
 
 
 @pytest.fixture

@@ -4,9 +4,10 @@ import pytest
 from scipy import stats
 
 from bandit_sim import Arms, ParticleArms, TreeArms, expected_step, replay, simulate
-from bandit_sim._scan import run_seeds
-from bandit_sim.engines._sampling import choose, choose_by_mass, fine_uniform
-from bandit_sim.keys import PER_QUERY, PICK, VIRTUAL, key_at, keys_at, rollout_keys, root_key
+from bandit_sim.engines.sampling import choose, choose_by_mass, fine_uniform
+from bandit_sim.rounds.keys import PER_QUERY, PICK, VIRTUAL, key_at, keys_at, rollout_keys, root_key
+from bandit_sim.rounds.scan import run_seeds
+from theory.refusal import Refusal
 
 
 def all_kinds(token_model):
@@ -242,7 +243,7 @@ def test_an_optimiser_with_memory_skips_an_unknown_round(make_rule):
     ],
 )
 def test_bad_draws_are_named(make_rule, choices, rewards, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(Refusal, match=message):
         replay(Arms.two_class(arms=3, correct=1, p0=0.3), make_rule(), choices, rewards)
 
 
@@ -250,10 +251,10 @@ def test_bad_draws_are_named(make_rule, choices, rewards, message):
 def test_counts_below_one_are_named(make_rule, name):
     counts = {"rounds": 2, "seeds": 2, "chunk": 2} | {name: 0}
     arms = Arms.two_class(arms=3, correct=1, p0=0.3)
-    with pytest.raises(ValueError, match=f"{name} = 0; give at least 1"):
+    with pytest.raises(Refusal, match=f"{name} = 0; give at least 1"):
         simulate(arms, make_rule(), counts["rounds"], counts["seeds"], 0, chunk=counts["chunk"])
 
 
 def test_enumeration_needs_one_rollout(make_rule):
-    with pytest.raises(ValueError, match=r"draws 2 rollouts; enumeration needs one rollout"):
+    with pytest.raises(Refusal, match=r"draws 2 rollouts; enumeration needs one rollout"):
         expected_step(Arms.two_class(arms=3, correct=1, p0=0.3), make_rule(rollouts=2))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 from scipy import stats
 
 from bandit_sim import Arms, TokenTree, expected_step, simulate
@@ -23,6 +23,7 @@ from bandit_sim.verifiers import (
     Verifier,
     check_verifier,
 )
+from theory.refusal import Refusal
 
 SHAPED = Shaped(
     terms=(
@@ -177,13 +178,13 @@ def test_simulated_payments_follow_flip_and_length(make_rule):
 def test_what_has_no_effect_or_no_meaning_is_refused(make_rule):
     arms = Arms.two_class(arms=3, correct=1, p0=0.2)
     flipped = Arms(arms.logits, arms.reward, flip=np.array([0.1, 0, 0]))
-    with pytest.raises(ValueError, match="arms have flip, but PlusMinus never misjudges"):
+    with pytest.raises(Refusal, match="arms have flip, but PlusMinus never misjudges"):
         simulate(flipped, make_rule(), 1, 1, 0, verifier=PlusMinus())
-    with pytest.raises(ValueError, match="misjudges nothing"):
+    with pytest.raises(Refusal, match="misjudges nothing"):
         expected_step(arms, make_rule(), Noisy())
-    with pytest.raises(ValueError, match=r"reward 0\.5 with a noisy verifier"):
+    with pytest.raises(Refusal, match=r"reward 0\.5 with a noisy verifier"):
         check_verifier(Noisy(false_positive=0.1), np.array([0, 0.5, 1]))
-    with pytest.raises(ValueError, match=r"flip of arm 1 is 1\.5"):
+    with pytest.raises(Refusal, match=r"flip of arm 1 is 1\.5"):
         Arms(arms.logits, arms.reward, flip=np.array([0, 1.5, 0]))
     for fields, message in [
         ({"kind": "overlong", "limit": 3, "buffer": 4}, "exceeds limit"),
@@ -193,5 +194,5 @@ def test_what_has_no_effect_or_no_meaning_is_refused(make_rule):
         ({"kind": "shaped", "terms": [{"weight": 0, "pays": {"kind": "clean"}}]}, "leave the term out"),
         ({"kind": "clean", "rate": 1}, "Extra inputs"),
     ]:
-        with pytest.raises(ValidationError, match=message):
+        with pytest.raises(Refusal, match=message):
             TypeAdapter(Verifier).validate_python(fields)

@@ -5,6 +5,7 @@ import pytest
 
 from figures.curves import draw_curves, draw_error_vs_eta
 from figures.style import save_figure
+from theory.refusal import Refusal
 
 
 @pytest.mark.parametrize("rounds", [1, 7, 1000])
@@ -20,7 +21,7 @@ def test_bands_that_meet_keep_their_labels_apart(assert_readable):
 
 
 def test_quantiles_of_the_wrong_shape_are_named():
-    with pytest.raises(ValueError, match=r"quantiles have shape \(3, 4\)"):
+    with pytest.raises(Refusal, match=r"quantiles have shape \(3, 4\)"):
         draw_curves(np.zeros(4), np.zeros((3, 4)), "wrong")
 
 
@@ -38,7 +39,7 @@ def test_errors_can_be_read_in_any_order_of_eta(assert_readable, tmp_path):
 def test_zero_errors_are_left_out_and_nothing_but_zeros_rejected():
     figure = draw_error_vs_eta([0.1, 0.2], {"a": [0.0, 1.0]}, "zeros")
     assert len(figure.axes[0].lines[1].get_xdata()) == 1
-    with pytest.raises(ValueError, match=r"errors\['a'\] has no positive"):
+    with pytest.raises(Refusal, match=r"errors\['a'\] has no positive"):
         draw_error_vs_eta([0.1, 0.2], {"a": [0.0, 0.0]}, "zeros")
-    with pytest.raises(ValueError, match="errors is empty"):
+    with pytest.raises(Refusal, match="errors is empty"):
         draw_error_vs_eta([0.1], {}, "none")

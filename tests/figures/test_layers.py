@@ -5,6 +5,7 @@ import pytest
 
 from figures.layers import Panel, draw_ladder, draw_phase
 from figures.style import save_figure
+from theory.refusal import Refusal
 
 T = np.arange(21)
 
@@ -37,7 +38,7 @@ def test_a_ladder_can_be_read_with_and_without_its_parts(assert_readable, tmp_pa
 
 
 def test_a_ladder_without_layers_is_refused():
-    with pytest.raises(ValueError, match="panels is empty"):
+    with pytest.raises(Refusal, match="panels is empty"):
         draw_ladder([], "none")
 
 
@@ -65,5 +66,5 @@ def test_a_fine_diagram_on_two_log_axes_has_no_numbers_in_it(assert_readable):
 
 
 def test_values_of_another_shape_are_named():
-    with pytest.raises(ValueError, match=r"values have shape \(2, 3\)"):
+    with pytest.raises(Refusal, match=r"values have shape \(2, 3\)"):
         draw_phase([1, 2], [1, 2, 3], np.zeros((2, 3)), "t", "s", "x", "y", "z")

@@ -10,6 +10,7 @@ from matplotlib.image import imread
 
 from figures.overlay import draw_overlay
 from figures.style import save_figure
+from theory.refusal import Refusal
 
 
 @pytest.mark.parametrize("kind", ["slow", "fast", "flat", "one line", "zero", "ceiling"])
@@ -77,14 +78,14 @@ def test_drawing_leaves_matplotlib_as_it_was(tmp_path, overlay_data):
 
 
 def test_other_suffixes_and_narrow_figures_are_rejected(tmp_path, overlay_data):
-    with pytest.raises(ValueError, match=r"\.pdf"):
+    with pytest.raises(Refusal, match=r"\.pdf"):
         save_figure(draw_overlay(overlay_data("slow")), tmp_path / "a.pdf")
-    with pytest.raises(ValueError, match="width_cm is 5"):
+    with pytest.raises(Refusal, match="width_cm is 5"):
         draw_overlay(overlay_data("slow"), width_cm=5)
 
 
 def test_curves_of_the_wrong_length_are_named(overlay_data):
-    with pytest.raises(ValueError, match="tabular_mean has shape"):
+    with pytest.raises(Refusal, match="tabular_mean has shape"):
         overlay_data("slow", tabular_mean=np.zeros(7))
-    with pytest.raises(ValueError, match="replica_low and replica_high"):
+    with pytest.raises(Refusal, match="replica_low and replica_high"):
         overlay_data("slow", replica_low=None)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from llm_bridge.adapters import AdapterSpec, Factors
-from llm_bridge.models import LanguageModel, load_model
-from llm_bridge.rollouts import Prompt, read_prompt
-from llm_bridge.split import SplitModel
+from llm_bridge.models.language_model import LanguageModel, load_model
+from llm_bridge.network.adapters import Factors
+from llm_bridge.network.specs import AdapterSpec
+from llm_bridge.network.split import SplitModel
+from llm_bridge.rollouts.rollouts import Prompt, read_prompt
 
 
 @pytest.fixture(scope="session")

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from llm_bridge import draws
-from llm_bridge.rollouts import score
+from llm_bridge.rollouts import draws
+from llm_bridge.rollouts.rollouts import score
 from llm_bridge.train import Trainer
 from tests.llm_bridge.test_train import question, shake, trainer, ups
+from theory.refusal import Refusal
 from theory.rules import SGD, Batch, Rule, preset
 from theory.rules.signals import Greedy, GroupMeanStd, Raw, Signal
 
@@ -138,5 +139,5 @@ def test_helpers_and_pay_by_chance_resume_bit_for_bit(split, tiny, signal) -> No
 
 
 def test_a_record_without_helpers_is_not_retraced(split, tiny) -> None:
-    with pytest.raises(ValueError, match="greedy draws rollouts that are not trained on, which a record"):
+    with pytest.raises(Refusal, match="greedy draws rollouts that are not trained on, which a record"):
         trainer(split, tiny, Rule(signal=GREEDY, optimiser=SGD(eta=1))).retrace([(7, 12)] * 6, np.zeros(6))

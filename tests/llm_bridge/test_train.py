@@ -7,13 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from llm_bridge.adapters import AdapterSpec
-from llm_bridge.asked import Question
-from llm_bridge.models import LanguageModel
-from llm_bridge.rollouts import response_logits, score
-from llm_bridge.split import SplitModel
+from llm_bridge.models.language_model import LanguageModel
+from llm_bridge.network.specs import AdapterSpec
+from llm_bridge.network.split import SplitModel
+from llm_bridge.rollouts.asked import Question
+from llm_bridge.rollouts.rollouts import response_logits, score
 from llm_bridge.train import Round, Trainer
 from tests.theory.rules import table
+from theory.refusal import Refusal
 from theory.rules import SGD, Adam, Batch, CosineDecay, ExactEntropy, LinearDecay, Rule, preset
 
 
@@ -274,7 +275,7 @@ def test_raw_reward_without_success_moves_nothing(split, tiny) -> None:
 
 def test_nan_reward_names_replica_and_round(split, tiny) -> None:
     run = trainer(split, tiny, paid=lambda t: float("nan"))
-    with pytest.raises(ValueError, match="replica 0 in round 1"):
+    with pytest.raises(Refusal, match="replica 0 in round 1"):
         run.step()
 
 
@@ -383,7 +384,7 @@ def test_held_out_queries_are_sampled_and_never_trained_on(split, tiny) -> None:
         assert paid.shape == (4, 1, 5) and set(np.unique(paid)) <= {0.0, 1.0}
         looked.step(), blind.step()
     assert all(map(np.array_equal, ups(looked), ups(blind)))
-    with pytest.raises(ValueError, match="no held-out query to evaluate"):
+    with pytest.raises(Refusal, match="no held-out query to evaluate"):
         several(split, tiny, rule, held_out=0).evaluate(1)
 
 
@@ -404,10 +405,10 @@ def test_a_run_of_several_queries_resumes_bit_for_bit(split, tiny, rule) -> None
 
 
 def test_a_batch_that_the_queries_cannot_fill_is_refused(split, tiny) -> None:
-    with pytest.raises(ValueError, match="batch = 4 of 3 training queries; give 1 to all of them"):
+    with pytest.raises(Refusal, match="batch = 4 of 3 training queries; give 1 to all of them"):
         several(split, tiny, preset("minimalist"), batch=4)
     run = several(split, tiny, preset("minimalist"), batch=1)
-    with pytest.raises(ValueError, match="do not say which were asked; give the query of each"):
+    with pytest.raises(Refusal, match="do not say which were asked; give the query of each"):
         run.retrace([(7, 12)] * 4, np.zeros(4))
 
 

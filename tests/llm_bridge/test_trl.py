@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from llm_bridge.tiny import tiny_folder
+from llm_bridge.models.tiny import tiny_folder
 from theory.rules import K1, SGD, Batch, LeaveOneOut, Rule, SequenceClip, preset
 from theory.rules.trl import LOSS_TYPES, from_trl
 

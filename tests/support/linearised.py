@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from experiments.specs import ForecastSpec, ModelSpec, ProbeSpec, RelineariseSpec, RunSpec
-from llm_bridge.adapters import AdapterSpec
-from llm_bridge.queries import Query
+from experiments.specs.run_spec import ForecastSpec, ModelSpec, ProbeSpec, RelineariseSpec, RunSpec
+from llm_bridge.network.specs import AdapterSpec
+from llm_bridge.queries.query import Query
 from theory.rules import preset
 
 

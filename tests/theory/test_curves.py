@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from theory.curves import Curves
+from theory.refusal import Refusal
 
 quick = settings(max_examples=30, deadline=None, derandomize=True, database=None)
 arrays = st.tuples(st.integers(0, 2**32 - 1), st.integers(1, 5), st.integers(1, 4)).map(
@@ -40,23 +41,23 @@ def test_curves_are_a_read_only_copy():
     curves = Curves({"success": source})
     source[0, 0] = 7
     assert curves["success"].dtype == np.float64 and curves["success"][0, 0] == 1
-    with pytest.raises(ValueError, match="read-only"):
+    with pytest.raises(Refusal, match="read-only"):
         curves["success"][0, 0] = 2
 
 
 def test_what_is_wrong_with_curves_is_named():
     one = np.ones((2, 3))
-    with pytest.raises(ValueError, match="metrics is empty"):
+    with pytest.raises(Refusal, match="metrics is empty"):
         Curves({})
-    with pytest.raises(ValueError, match=r"\['success'\] has shape \(3,\)"):
+    with pytest.raises(Refusal, match=r"\['success'\] has shape \(3,\)"):
         Curves({"success": np.ones(3)})
-    with pytest.raises(ValueError, match=r"\['reward'\] has shape \(2, 4\), others \(2, 3\)"):
+    with pytest.raises(Refusal, match=r"\['reward'\] has shape \(2, 4\), others \(2, 3\)"):
         Curves({"success": one, "reward": np.ones((2, 4))})
     with pytest.raises(KeyError, match="no metric 'reward'; these curves hold success"):
         Curves({"success": one})["reward"]
-    with pytest.raises(ValueError, match="probs holds 95"):
+    with pytest.raises(Refusal, match="probs holds 95"):
         Curves({"success": one}).quantiles("success", [95])
-    with pytest.raises(ValueError, match="parts is empty"):
+    with pytest.raises(Refusal, match="parts is empty"):
         Curves.concatenate([])
-    with pytest.raises(ValueError, match=r"parts\[1\] has metrics \['reward'\]"):
+    with pytest.raises(Refusal, match=r"parts\[1\] has metrics \['reward'\]"):
         Curves.concatenate([Curves({"success": one}), Curves({"reward": one})])

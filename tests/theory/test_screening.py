@@ -12,6 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import integrate, special, stats
 
+from theory.refusal import Refusal
 from theory.screening import (
     evidence_above,
     evidence_below,
@@ -221,7 +222,7 @@ def test_none_kept_of_many_is_the_rule_of_three() -> None:
 
 
 def test_bad_counts_are_named() -> None:
-    with pytest.raises(ValueError, match="kept 3, looked 2, population 9"):
+    with pytest.raises(Refusal, match="kept 3, looked 2, population 9"):
         most_in_range(3, 2, 9, 0.05)
-    with pytest.raises(ValueError, match="successes 3 of rollouts 2"):
+    with pytest.raises(Refusal, match="successes 3 of rollouts 2"):
         interval(3, 2)

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from theory.laws.arguments import Floats, Values
+from theory.refusal import Refusal
 
 Baseline = Literal["leave_one_out", "none", "value"]
 
@@ -85,17 +86,17 @@ def constants(
         baseline: of the signal: "leave_one_out", the true "value", or "none" (raw reward, c3 = 0: then one rollout
             per query is best, and an interior optimum exists only because a baseline must be estimated).
         pool: as `Split`.
-    Errors: ValueError naming the shapes, or a policy that does not sum to one.
+    Errors: Refusal naming the shapes, or a policy that does not sum to one.
     Source: arXiv 2603.01162, theorems 2 and 7 and proposition 3; here with c3 exact instead of an order.
     Valid when: on-policy, queries drawn evenly; leave-one-out mean without division by the std.
     """
     pi, r, gram = (np.asarray(x, dtype=np.float64) for x in (policy, reward, kernel))
     if pi.ndim != 2 or r.shape != pi.shape or gram.shape != (pi.size, pi.size):
-        raise ValueError(
+        raise Refusal(
             f"policy {pi.shape}, reward {r.shape}, kernel {gram.shape}; give (Q, K) twice and (Q K, Q K)"
         )
     if np.any(np.abs(pi.sum(axis=1) - 1) > 1e-6):
-        raise ValueError(f"policy sums to {pi.sum(axis=1)[0]:.6g}; give probabilities of all responses")
+        raise Refusal(f"policy sums to {pi.sum(axis=1)[0]:.6g}; give probabilities of all responses")
     count, arms = pi.shape
     scores = _centred(gram, pi)
     value = (pi * r).sum(axis=1, keepdims=True)

@@ -16,6 +16,7 @@ from scipy.special import expit, logit, softmax
 from scipy.stats import binom
 
 from theory.laws.arguments import Floats, Values, open_unit, positive, whole
+from theory.refusal import Refusal
 
 
 def ladder(p0: float, eta: float, steps: int, geometry: float = 1.0) -> Floats:
@@ -28,7 +29,7 @@ def ladder(p0: float, eta: float, steps: int, geometry: float = 1.0) -> Floats:
         eta: step size, in nats per unit of reward.
         steps: successes to follow.
         geometry: C = 1 + 1/(wrong arms); 1 for endlessly many.
-    Errors: ValueError naming an argument out of range.
+    Errors: Refusal naming an argument out of range.
     Source: derived for this project from the rule of arXiv 2601.14599 (one datum, one rollout, raw reward).
     Valid when: one correct arm, wrong arms of equal mass, SGD; exact at any eta. Otherwise `uneven_ladder`.
     """
@@ -45,7 +46,7 @@ def uneven_ladder(masses: ArrayLike, eta: float, steps: int) -> Floats:
 
         theta <- theta + eta (e_1 - pi) at every success
 
-    Errors: ValueError for a mass that is not positive.
+    Errors: Refusal for a mass that is not positive.
     Source: as `ladder`. Valid when: one correct arm, SGD; exact at any eta.
     """
     theta = np.log(positive("masses", masses))
@@ -96,7 +97,7 @@ def success_quantiles(rungs: ArrayLike, rounds: int, probs: ArrayLike) -> Floats
 def time_law(rungs: ArrayLike, level: float, rounds: int) -> Floats:
     """(rounds + 1,) P(T <= t), T = updates until p >= level; T = sum of Geometric(p_m) over the rungs below.
 
-    Errors: ValueError for a ladder that ends below the level and within the rounds.
+    Errors: Refusal for a ladder that ends below the level and within the rounds.
     Source, Valid when: as `ladder`.
     """
     p = np.asarray(rungs, dtype=np.float64)
@@ -110,7 +111,7 @@ def time_moments(rungs: ArrayLike, level: float) -> tuple[float, float]:
 
         E T = sum 1/p_m,  Var T = sum (1 - p_m)/p_m^2,  over the rungs below the level
 
-    Errors: ValueError for a ladder that never reaches the level.
+    Errors: Refusal for a ladder that never reaches the level.
     Source, Valid when: as `ladder`. As eta -> 0 the mean becomes the mean-field time of `theory.laws.clocks`.
     """
     p = np.asarray(rungs, dtype=np.float64)[: _rungs_below(rungs, level)]
@@ -156,7 +157,7 @@ def reached_at_most(p0: float, eta: float, level: float, rounds: int, likeliest:
         level: success probability to reach, above p0.
         rounds: last t.
         likeliest: w, probability of the likeliest wrong arm at the start.
-    Errors: ValueError for a value out of range.
+    Errors: Refusal for a value out of range.
     Source: derived for this project. Valid when: raw reward, one rollout, SGD, any correct and wrong arms. A bound:
         `word_chain` is the exact law, where it can be afforded.
     """
@@ -178,5 +179,5 @@ def rounds_to_start(p0: ArrayLike, risk: ArrayLike, rollouts: int = 1) -> Values
 def _rungs_below(rungs: ArrayLike, level: float) -> int:
     p = np.asarray(rungs, dtype=np.float64)
     if not p[-1] >= level:
-        raise ValueError(f"level = {level:g}, but the ladder ends at {p[-1]:.6g}; give it more steps")
+        raise Refusal(f"level = {level:g}, but the ladder ends at {p[-1]:.6g}; give it more steps")
     return int(np.argmax(p >= level))

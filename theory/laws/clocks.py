@@ -16,6 +16,7 @@ from scipy.special import expit, logit
 
 from theory.laws.arguments import Floats, Values, open_unit, positive
 from theory.laws.two_class import moments
+from theory.refusal import Refusal
 
 
 def raw_clock(q: Floats) -> Values:
@@ -66,7 +67,7 @@ def time_to(signal: str, q: ArrayLike, q0: ArrayLike, eta: float, geometry: floa
             leave-one-out: any number; group mean: eta times (G-1)/G).
         q, q0: success probabilities, broadcast together.
         eta, geometry: step size, and C.
-    Errors: ValueError for an unknown signal or a value out of range.
+    Errors: Refusal for an unknown signal or a value out of range.
     Source: derived for this project; group_mean_std is arXiv 2601.04411, eq. 8.
     Valid when: mean field (eta -> 0) with even arms. Seeds differ by about sqrt(C eta / 2) of the time, which smears
         their mean: at eta = 1 and q0 = .05 it lies up to .28 below this curve. `birth_chain` is exact.
@@ -153,7 +154,7 @@ def tail(signal: str, times: ArrayLike, eta: float, geometry: float = 1.0) -> Va
 
 def _clock(signal: str) -> _Clock:
     if signal not in _CLOCKS:
-        raise ValueError(f"signal {signal!r} is unknown; choose one of {', '.join(_CLOCKS)}")
+        raise Refusal(f"signal {signal!r} is unknown; choose one of {', '.join(_CLOCKS)}")
     return _CLOCKS[signal]
 
 

@@ -43,7 +43,7 @@ def streak(
         value: whether the baseline is the policy's value.
         gradient: natural divides by the probability (theta_a += eta A/pi_a), softmax is theta += eta A (e_a - pi).
         geometry: C of softmax, 1 + 1/(other arms).
-    Errors: ValueError for a value out of range.
+    Errors: Refusal for a value out of range.
     Source: recursions of arXiv 2301.06276 and 2008.13773, in one logit.
     Valid when: the other arms keep their proportions (even arms); one pull a round, no noise in the reward.
     """

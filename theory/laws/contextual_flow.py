@@ -12,6 +12,7 @@ from scipy.special import expit, logit
 
 from theory.laws.arguments import Floats, closed_unit, open_unit, positive
 from theory.laws.kernel_flow import Gap, integrate
+from theory.refusal import Refusal
 
 
 def contrast(kinds: ArrayLike, right: ArrayLike) -> float:
@@ -44,7 +45,7 @@ def contextual_flow(
         eta: step size; a round's gradient is the mean over its rollouts.
         times: in updates.
         gap: p -> E[A | correct] - E[A | wrong]; default 1.
-    Errors: ValueError naming a shape or value.
+    Errors: Refusal naming a shape or value.
     Source: derived for this project; the two-number law for cross-kernels. Held-out success rises at all only through
         its row of couplings: no overlap, no generalisation, however far training goes; a query that has been learned
         teaches nothing more, so a hard query that is helped by easy ones must get there before they are done.
@@ -53,7 +54,7 @@ def contextual_flow(
     start = np.atleast_1d(open_unit("p0", p0))
     pull, share = np.asarray(coupling, dtype=np.float64), np.atleast_1d(closed_unit("frequency", frequency))
     if pull.shape != (len(start), len(start)) or share.shape != start.shape:
-        raise ValueError(
+        raise Refusal(
             f"p0 {start.shape}, coupling {pull.shape}, frequency {share.shape}; give (N,), (N, N), (N,)"
         )
     x0, step = logit(start), float(positive("eta", eta))

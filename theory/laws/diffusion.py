@@ -24,6 +24,7 @@ from scipy.special import expit, logit
 from theory.laws.arguments import Floats, Values, open_unit, positive, whole
 from theory.laws.finite_group import Moments
 from theory.laws.two_class import moments
+from theory.refusal import Refusal
 
 
 class Density(NamedTuple):
@@ -71,7 +72,7 @@ def fokker_planck(
         rollouts: G; a signal that needs a group takes at least 2.
         cells: N.
         reach: lowest and highest success probability of the grid.
-    Errors: ValueError for an unknown signal or a value out of range.
+    Errors: Refusal for an unknown signal or a value out of range.
     Source: the equation of arXiv 2601.04411 (its Wright-Fisher limit), for every signal and in the log-odds.
     Valid when: C eta << 1, so that one update is small; at C eta ~ 1 use `birth_chain` (raw, one correct arm).
     """
@@ -79,7 +80,7 @@ def fokker_planck(
     h = (high - low) / (whole("cells", cells, 3) - 1)
     start = round((x0 - low) / h)
     if not 0 <= start < cells:
-        raise ValueError(f"q0 = {q0:g} lies outside reach = {reach}; give a wider grid")
+        raise Refusal(f"q0 = {q0:g} lies outside reach = {reach}; give a wider grid")
     x = x0 + h * (np.arange(cells) - start)
     drift, noise = _coefficients(signal, expit(x), eta, geometry, rollouts)
     up, down = (noise / h + drift) / (2 * h), (noise / h - drift) / (2 * h)
@@ -100,7 +101,7 @@ def time_moments(
         E T = int dx / (C eta D),    Var T = int V / (G C eta D^3) dx,    x = logit q
 
     Each stretch of the path takes its own time, and their variances add: a/b^3 for drift b and noise a = b' per dx.
-    Errors: ValueError for an unknown signal or a value out of range.
+    Errors: Refusal for an unknown signal or a value out of range.
     Source: derived for this project. Valid when: as `fokker_planck`, relative spread << 1.
     """
     x = np.linspace(logit(open_unit("q0", q0)), logit(open_unit("q", q)), points)
@@ -134,7 +135,7 @@ def hard_query_spread(
 
     So the seeds of a hard query differ by the same factor however hard it is, unless the rewards are divided by
     their spread (G >> 1/q0): that shortens the time more than its noise. More rollouts help by sqrt(G).
-    Errors: ValueError for a signal without such a law.
+    Errors: Refusal for a signal without such a law.
     Source: derived for this project; raw with G = 1 is `birth_chain.relative_spread` for small eta.
     Valid when: as `time_moments`, q0 << level; mean-std at G q0 >> 1, else `small_group_spread`.
     """
@@ -144,9 +145,7 @@ def hard_query_spread(
     if signal == "negative_only":
         return q * np.sqrt(noise * np.log(1 / q))
     if signal not in ("raw", "value_baseline", "leave_one_out", "group_mean", "plus_minus"):
-        raise ValueError(
-            f"signal {signal!r} has no such law; give raw, a baseline, plus_minus or negative_only"
-        )
+        raise Refusal(f"signal {signal!r} has no such law; give raw, a baseline, plus_minus or negative_only")
     return np.sqrt(noise / (4 if signal == "plus_minus" else 2)) * np.ones_like(q)
 
 

@@ -17,6 +17,7 @@ from scipy.special import expit
 from scipy.stats import t as student
 
 from theory.laws.arguments import Floats, positive
+from theory.refusal import Refusal
 
 
 def sigmoid_in_log(t: Floats, start: float, ceiling: float, middle: float, slope: float) -> Floats:
@@ -113,14 +114,14 @@ def fit(family: str, t: ArrayLike, y: ArrayLike) -> Fit:
         family: key of `FAMILIES`.
         t: training, > 0; for the entropy law the entropy in nats.
         y: reward or success.
-    Errors: ValueError for an unknown family, or no more points than parameters.
+    Errors: Refusal for an unknown family, or no more points than parameters.
     Source: the families' own. Valid when: noise of one variance.
     """
     if family not in FAMILIES:
-        raise ValueError(f"family {family!r} is unknown; choose one of {', '.join(FAMILIES)}")
+        raise Refusal(f"family {family!r} is unknown; choose one of {', '.join(FAMILIES)}")
     law, x, value = FAMILIES[family], positive("t", t), np.asarray(y, dtype=np.float64)
     if len(x) <= len(law.names):
-        raise ValueError(f"{len(x)} points for {len(law.names)} parameters of {family}; give more")
+        raise Refusal(f"{len(x)} points for {len(law.names)} parameters of {family}; give more")
     guess = np.clip(law.guess(x, value), law.low, law.high)
     found = least_squares(
         lambda theta: law.curve(x, *theta) - value,
@@ -138,13 +139,13 @@ def fit(family: str, t: ArrayLike, y: ArrayLike) -> Fit:
 def extrapolation_error(family: str, t: ArrayLike, y: ArrayLike, share: float = 0.5) -> float:
     """Root mean square error on the last points, of the family fitted to the first `share` of them.
 
-    Errors: ValueError for a share that leaves nothing on either side.
+    Errors: Refusal for a share that leaves nothing on either side.
     Source: elementary; the judge of a law that claims to predict. Valid when: points ordered by training.
     """
     x, value = np.asarray(t, dtype=np.float64), np.asarray(y, dtype=np.float64)
     cut = round(share * len(x))
     if not 0 < cut < len(x):
-        raise ValueError(f"share = {share:g} of {len(x)} points; leave some on both sides")
+        raise Refusal(f"share = {share:g} of {len(x)} points; leave some on both sides")
     early = fit(family, x[:cut], value[:cut])
     return float(np.sqrt(np.mean((early(x[cut:]) - value[cut:]) ** 2)))
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from theory.laws import contextual_flow, kernel_flow, negative_reward, tree_flow
 from theory.laws.row import Series
-from theory.synthetic_tree import synthetic_tree
+from theory.trees.synthetic_tree import synthetic_tree
 
 
 def two_numbers(p0: float = 0.05, eta: float = 0.05, correct: float = 8.0, cross: float = -0.55) -> Series:

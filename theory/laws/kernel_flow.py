@@ -21,6 +21,7 @@ from scipy.integrate import solve_ivp
 from scipy.special import logit, softmax
 
 from theory.laws.arguments import Floats, Values, open_unit, positive
+from theory.refusal import Refusal
 
 Gap = Callable[[Floats], Values]
 
@@ -42,12 +43,12 @@ def coupling(mass: ArrayLike, reward: ArrayLike, kernel: ArrayLike) -> Coupling:
     """kcc, kcw, kww of responses with masses (L,), rewards (L,) in {0, 1} and kernel (L, L).
 
     At the base policy sum pi g = 0 ties them: kcw = -p/(1-p) kcc, kww = (p/(1-p))^2 kcc, and kappa = kcc/(1-p)^2.
-    Errors: ValueError where a class is empty.
+    Errors: Refusal where a class is empty.
     Source: design of this project, whose kcc counts distinct responses alone: the same where no single one dominates.
     """
     pi, right = np.asarray(mass, dtype=np.float64), np.asarray(reward) > 0
     if right.all() or not right.any():
-        raise ValueError(f"{right.sum()} of {len(right)} responses are correct; both classes are needed")
+        raise Refusal(f"{right.sum()} of {len(right)} responses are correct; both classes are needed")
     u, w = (np.where(side, pi, 0) / pi[side].sum() for side in (right, ~right))
     gram = np.asarray(kernel, dtype=np.float64)
     return Coupling(float(u @ gram @ u), float(u @ gram @ w), float(w @ gram @ w))

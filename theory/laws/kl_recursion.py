@@ -14,6 +14,7 @@ from scipy.optimize import brentq
 from scipy.special import expit, logit
 
 from theory.laws.arguments import Floats, Values, closed_unit, open_unit, positive, whole
+from theory.refusal import Refusal
 
 KINDS = ("reference", "mirror", "mean_only_reference", "mean_only_mirror")
 
@@ -53,7 +54,7 @@ def fixed_points(p_ref: float, beta: float, eps: float = 1e-6) -> Floats:
     appears, which is where the recursion from p_ref ends (if `slope` is above -1 there), and a threshold between them.
     With beta sqrt(eps) large only the lower one is left. Also the stationary points of plain gradient ascent on the
     normalised reward minus beta KL(pi || pi_ref). Near 1 they may round to 1.
-    Errors: ValueError for an argument out of range.
+    Errors: Refusal for an argument out of range.
     Source: arXiv 2503.06639 (existence); the count is derived for this project. Valid when: eps > 0, as `amplify`.
     """
     start, reach = (
@@ -88,15 +89,15 @@ def recursion(
         rounds: iterations.
         p_ref: reference of the two reference kinds; default p0.
         eps: as `amplify`, for the two kinds that divide; default 1e-6.
-    Errors: ValueError for an unknown kind, or a p_ref or eps given to a kind that would ignore it.
+    Errors: Refusal for an unknown kind, or a p_ref or eps given to a kind that would ignore it.
     Source: arXiv 2503.06639; re-derived here. Valid when: as `amplify`.
     """
     if kind not in KINDS:
-        raise ValueError(f"kind {kind!r} is unknown; choose one of {', '.join(KINDS)}")
+        raise Refusal(f"kind {kind!r} is unknown; choose one of {', '.join(KINDS)}")
     if p_ref is not None and "mirror" in kind:
-        raise ValueError(f"p_ref = {p_ref} is ignored by {kind}, whose reference is the last policy; drop it")
+        raise Refusal(f"p_ref = {p_ref} is ignored by {kind}, whose reference is the last policy; drop it")
     if eps is not None and "mean_only" in kind:
-        raise ValueError(f"eps = {eps} is ignored by {kind}, which divides by nothing; drop it")
+        raise Refusal(f"eps = {eps} is ignored by {kind}, which divides by nothing; drop it")
     here, floor = float(logit(open_unit("p0", p0))), 1e-6 if eps is None else float(positive("eps", eps))
     anchor = here if p_ref is None else float(logit(open_unit("p_ref", p_ref)))
     path = [here]

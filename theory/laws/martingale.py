@@ -43,7 +43,7 @@ def residuals(
     Arguments:
         success: exact success probabilities before each round.
         signal, eta, geometry, rollouts: as `diffusion.fokker_planck`.
-    Errors: ValueError for a success probability that is not strictly between 0 and 1.
+    Errors: Refusal for a success probability that is not strictly between 0 and 1.
     Source: elementary. Valid when: C = 1 or 2 at any eta; many even arms to first order in eta.
     """
     q = open_unit("success", success)

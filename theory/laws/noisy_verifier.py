@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from theory.laws.arguments import Values, closed_unit, open_unit, positive
 from theory.laws.finite_group import kappa
+from theory.refusal import Refusal
 
 
 def youden(false_negative: ArrayLike, false_positive: ArrayLike) -> Values:
@@ -65,12 +66,12 @@ def tail(
         J < 0:     q ~ s/(C eta |J| t), s^2 = delta_FP (1 - delta_FP);  4/((C eta)^2 |J| t^2) if delta_FP = 1
 
     So false negatives, however rare, change the exponent: the advantage no longer grows as failures get rare.
-    Errors: ValueError at J = 0, where nothing moves.
+    Errors: Refusal at J = 0, where nothing moves.
     Source: arXiv 2601.04411 (delta_FP = 1 added). Valid when: mean field, endlessly many rollouts, constant C.
     """
     index = float(youden(false_negative, false_positive))
     if index == 0:
-        raise ValueError("false_negative + false_positive = 1 makes J = 0: nothing moves; change one of them")
+        raise Refusal("false_negative + false_positive = 1 makes J = 0: nothing moves; change one of them")
     rate = false_negative if index > 0 else false_positive
     sigma = np.sqrt(rate * (1 - rate))
     reach = positive("geometry", geometry) * positive("eta", eta) * positive("times", times)

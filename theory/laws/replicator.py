@@ -20,6 +20,7 @@ from scipy.integrate import solve_ivp
 from scipy.special import expit, logit, logsumexp, softmax
 
 from theory.laws.arguments import Floats, Values, open_unit, positive, shares
+from theory.refusal import Refusal
 
 
 class Path(NamedTuple):
@@ -100,7 +101,7 @@ def many_arms(
         times: (T,) ascending times, in updates.
         gap: q -> E[A | correct] - E[A | wrong]; default 1, the raw reward. `two_class.advantage_gap`,
             `finite_group.kappa` and `noisy_verifier.advantage_gap` are others.
-    Errors: ValueError for an argument out of range, or a gap that is not finite.
+    Errors: Refusal for an argument out of range, or a gap that is not finite.
     Source: arXiv 2601.04411, reduced to one equation for this project. Valid when: as `winner_takes_all`.
     """
     y0, z0 = shares("correct", correct), shares("wrong", wrong)
@@ -111,7 +112,7 @@ def many_arms(
         q = expit(start + logit_gain(y0, z0, tau))
         pull = 1.0 if gap is None else gap(q)
         if not np.all(np.isfinite(pull)):
-            raise ValueError(f"gap(q) = {pull} at q = {q}; give a gap that is finite for every q in (0, 1)")
+            raise Refusal(f"gap(q) = {pull} at q = {q}; give a gap that is finite for every q in (0, 1)")
         return speed * q * (1 - q) * pull
 
     tau = solve_ivp(rate, (0, max(when[-1], 1e-9)), [0.0], "DOP853", when, rtol=1e-9, atol=1e-10).y[0]

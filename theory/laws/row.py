@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from theory.laws.arguments import Floats
+from theory.refusal import Refusal
 
 Series = Mapping[str, ArrayLike]
 # exact: at any size of its arguments; mean field: as eta -> 0; asymptotic: leading order of a stated limit.
@@ -43,10 +44,10 @@ class Law:
         return {name: value.default for name, value in inspect.signature(self.curve).parameters.items()}
 
     def __call__(self, **parameters: Any) -> dict[str, Floats]:
-        """The curve at the defaults, but for `parameters`. Errors: ValueError for a name it does not have."""
+        """The curve at the defaults, but for `parameters`. Errors: Refusal for a name it does not have."""
         unknown = set(parameters) - set(self.parameters)
         if unknown:
-            raise ValueError(
+            raise Refusal(
                 f"law {self.name} has no parameter {min(unknown)!r}; it has {', '.join(self.parameters)}"
             )
         series = self.curve(**parameters)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from theory.laws import curves, kernel_curves, noise_curves, regret_curves
 from theory.laws.row import Law
+from theory.refusal import Refusal
 
 _BIRTH = "derived, for the rule of arXiv 2601.14599"
 _RLVE = "arXiv 2601.04411"
@@ -138,7 +139,7 @@ LAWS: dict[str, Law] = {row.name: row for row in _ROWS}
 
 
 def law(name: str) -> Law:
-    """The law of that name. Errors: ValueError for an unknown one."""
+    """The law of that name. Errors: Refusal for an unknown one."""
     if name not in LAWS:
-        raise ValueError(f"law {name!r} is unknown; choose one of {', '.join(LAWS)}")
+        raise Refusal(f"law {name!r} is unknown; choose one of {', '.join(LAWS)}")
     return LAWS[name]

@@ -15,14 +15,14 @@ from scipy.special import expi, softmax
 
 from theory.laws.arguments import Floats, Values, open_unit, positive, whole
 from theory.laws.kernel_flow import Gap, integrate
-from theory.response_tree import ResponseTree
+from theory.trees.response_tree import ResponseTree
 
 
 def tree_flow(tree: ResponseTree, eta: float, times: ArrayLike, gap: Gap | None = None) -> Floats:
     """(T,) success at the ascending times (T,) of the tree's mean field: df/dt = eta gap(p) K c.
 
     Arguments:
-        tree: probed, or `theory.synthetic_tree`.
+        tree: probed, or `theory.trees.synthetic_tree`.
         eta: step size of rewards summed over a response's tokens (no length normalisation).
         times: in updates.
         gap: p -> E[A | correct] - E[A | wrong]; default 1, raw reward with or without a baseline.

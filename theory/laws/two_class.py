@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 
 from theory.laws.arguments import Floats, Values, open_unit, whole
 from theory.laws.finite_group import Moments, moments_of
+from theory.refusal import Refusal
 
 
 def raw(q: Floats, rollouts: int | None) -> Moments:
@@ -111,13 +112,13 @@ def moments(signal: str, q: ArrayLike, rollouts: int | None = None) -> Moments:
         signal: a key of `SIGNALS`; its docstring holds the formula.
         q: success probability.
         rollouts: group size G >= 2, or None for endlessly many.
-    Errors: ValueError for an unknown signal or a value out of range.
+    Errors: Refusal for an unknown signal or a value out of range.
     Source: derived for this project (raw to plus_minus also by Monte Carlo); finite groups equal
         `finite_group.round_moments` of the rule.
     Valid when: two classes, on-policy, one query; drift also with many arms, times the geometry.
     """
     if signal not in SIGNALS:
-        raise ValueError(f"signal {signal!r} is unknown; choose one of {', '.join(SIGNALS)}")
+        raise Refusal(f"signal {signal!r} is unknown; choose one of {', '.join(SIGNALS)}")
     return SIGNALS[signal](open_unit("q", q), None if rollouts is None else whole("rollouts", rollouts, 2))
 
 

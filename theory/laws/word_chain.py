@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from scipy.special import softmax
 
 from theory.laws.arguments import Floats, positive, whole
+from theory.refusal import Refusal
 
 _MOST_WORDS = 2**20
 
@@ -41,15 +42,15 @@ def word_chain(masses: ArrayLike, correct: int, eta: float, rounds: int) -> Word
         masses: (K,) probabilities of the base policy, up to a factor; the first `correct` arms are correct.
         eta: step size, one logit per arm.
         rounds: T; correct^T words are kept, at most 2^20.
-    Errors: ValueError for arms, masses or rounds out of range.
+    Errors: Refusal for arms, masses or rounds out of range.
     Source: derived for this project. Valid when: always, at any eta; small cases by its cost. With one correct
         arm it is the birth chain.
     """
     theta = np.log(positive("masses", masses))[None, :]
     if not 1 <= correct < theta.size:
-        raise ValueError(f"correct = {correct} of {theta.size} arms; give 1 <= correct <= arms - 1")
+        raise Refusal(f"correct = {correct} of {theta.size} arms; give 1 <= correct <= arms - 1")
     if correct ** whole("rounds", rounds, 1) > _MOST_WORDS:
-        raise ValueError(
+        raise Refusal(
             f"rounds = {rounds} with {correct} correct arms makes too many words; give fewer rounds"
         )
     pull: list[Floats] = []

@@ -10,6 +10,8 @@ import numpy as np
 from array_api_compat import array_namespace
 from jaxtyping import Bool, Float, Int, Num, Shaped
 
+from theory.refusal import Refusal
+
 Array = Any  # a NumPy array, a JAX array or tracer, or a torch tensor: whatever the engine holds
 PerRollout = Float[Array, "R"]
 PerToken = Float[Array, "R T"]
@@ -104,42 +106,40 @@ class Batch(NamedTuple):
 def check_batch(batch: Batch) -> None:
     """Reject a batch that no rule can use; for NumPy and torch callers (traced code cannot raise).
 
-    Errors: ValueError naming the field, the rollout, the value and the fix: shapes that disagree, group ids or
+    Errors: Refusal naming the field, the rollout, the value and the fix: shapes that disagree, group ids or
     roles that are not integers, a role that is not 0, 1 or 2, a mask that is not 0/1, a reward or a real token's
     log-probability not finite.
     """
     fields = {name: _to_numpy(value) for name, value in batch._asdict().items() if value is not None}
     if fields["logprobs"].ndim != 2:
-        raise ValueError(f"batch.logprobs has shape {fields['logprobs'].shape}; give it (rollouts, tokens)")
+        raise Refusal(f"batch.logprobs has shape {fields['logprobs'].shape}; give it (rollouts, tokens)")
     shape = fields["logprobs"].shape
     for name, array in fields.items():
         wanted = shape[:1] if name in ("rewards", "groups", "role") else shape
         if array.shape != wanted:
-            raise ValueError(f"batch.{name} has shape {array.shape}; logprobs {shape} needs {wanted}")
+            raise Refusal(f"batch.{name} has shape {array.shape}; logprobs {shape} needs {wanted}")
     if not np.issubdtype(fields["groups"].dtype, np.integer):
-        raise ValueError(f"batch.groups has dtype {fields['groups'].dtype}; give integer group ids")
+        raise Refusal(f"batch.groups has dtype {fields['groups'].dtype}; give integer group ids")
     role = fields.get("role", np.zeros(shape[0], dtype=int))
     for i in np.flatnonzero((role != SAMPLED) & (role != EXTRA) & (role != GREEDY)):
-        raise ValueError(
-            f"batch.role[{i}] = {role[i]}; give 0 (trained on), 1 (baselines only) or 2 (greedy)"
-        )
+        raise Refusal(f"batch.role[{i}] = {role[i]}; give 0 (trained on), 1 (baselines only) or 2 (greedy)")
     if not np.issubdtype(role.dtype, np.integer):
-        raise ValueError(f"batch.role has dtype {role.dtype}; give integer roles")
+        raise Refusal(f"batch.role has dtype {role.dtype}; give integer roles")
     mask = fields["mask"]
     odd = np.argwhere((mask != 0) & (mask != 1))
     if len(odd):
         i, t = odd[0]
-        raise ValueError(f"batch.mask[{i}, {t}] = {mask[i, t]}; give 1 on real tokens and 0 elsewhere")
+        raise Refusal(f"batch.mask[{i}, {t}] = {mask[i, t]}; give 1 on real tokens and 0 elsewhere")
     absent = "or mask the rollout out with an all-zero mask row"
     for i in np.flatnonzero(mask.any(axis=1)):
         if not np.isfinite(fields["rewards"][i]):
-            raise ValueError(
+            raise Refusal(
                 f"batch.rewards[{i}] = {fields['rewards'][i]} is not finite; score it 0 or 1, {absent}"
             )
         for name in ("logprobs", "old_logprobs", "ref_logprobs"):
             for t in np.flatnonzero(mask[i] != 0):
                 if not np.isfinite(fields[name][i, t]):
-                    raise ValueError(
+                    raise Refusal(
                         f"batch.{name}[{i}, {t}] = {fields[name][i, t]} is not finite on a real token; "
                         f"sample from the full vocabulary at temperature 1, {absent}"
                     )

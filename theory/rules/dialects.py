@@ -8,6 +8,7 @@ its average alone.
 
 from __future__ import annotations
 
+from theory.refusal import Refusal
 from theory.rules.aggregation import (
     Aggregation,
     Constant,
@@ -151,10 +152,10 @@ def preset(name: str, *, eta: float | None = None, rollouts: int | None = None) 
         name: a key of `PRESETS`.
         eta: step size; the preset's own where not given.
         rollouts: rollouts per query and round; the preset's own where not given.
-    Errors: ValueError for an unknown name, or for a value that the rule cannot use.
+    Errors: Refusal for an unknown name, or for a value that the rule cannot use.
     """
     if name not in PRESETS:
-        raise ValueError(f"rule {name!r} is unknown; choose one of {', '.join(PRESETS)}")
+        raise Refusal(f"rule {name!r} is unknown; choose one of {', '.join(PRESETS)}")
     fields = dict(PRESETS[name])
     if eta is not None:
         fields["optimiser"] = {**dict(fields["optimiser"]), "eta": eta}
@@ -166,11 +167,11 @@ def preset(name: str, *, eta: float | None = None, rollouts: int | None = None) 
 def optimised(rule: Rule, kind: str | None) -> Rule:
     """The rule with this kind of optimiser at its own step size, everything else as the kind has it by default.
 
-    Errors: ValueError for an unknown kind.
+    Errors: Refusal for an unknown kind.
     """
     kinds = {"sgd": SGD, "adam": Adam}
     if kind is not None and kind not in kinds:
-        raise ValueError(f"optimiser {kind!r} is unknown; choose one of {', '.join(kinds)}")
+        raise Refusal(f"optimiser {kind!r} is unknown; choose one of {', '.join(kinds)}")
     if kind is None:
         return rule
     return rule.model_copy(update={"optimiser": kinds[kind](eta=rule.optimiser.eta)})

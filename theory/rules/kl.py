@@ -20,6 +20,7 @@ from typing import Annotated, ClassVar, Literal
 from array_api_compat import array_namespace
 from pydantic import Field, model_validator
 
+from theory.refusal import Refusal
 from theory.rules.batch import Batch, PerRollout, PerToken
 from theory.rules.spec import Spec
 
@@ -95,7 +96,7 @@ class K1(_Pull):
     @model_validator(mode="after")
     def _in_the_loss_no_reference_is_read(self) -> K1:
         if self.place == "loss" and self.refresh is not None:
-            raise ValueError(
+            raise Refusal(
                 f"refresh = {self.refresh} changes nothing for k1 in the loss, whose gradient does not read the "
                 'reference; leave refresh out, use place "reward", or use k2'
             )

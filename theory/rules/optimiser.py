@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from theory.refusal import Refusal
 from theory.rules.schedule import ConstantRate, Schedule
 from theory.rules.spec import Spec
 
@@ -25,7 +26,7 @@ class SGD(Spec):
         schedule: factor on eta over the optimiser's steps.
         clip_norm: > 0, the longest Euclidean norm of the direction over all parameters of one replica; None
             never clips.
-    Errors: ValueError for nesterov without momentum.
+    Errors: Refusal for nesterov without momentum.
     Source: Sutskever et al. 2013 for momentum. Valid when: always. Unclipped it is linear in the directions,
     so that it may act on function values (the kernel engines) as well as on parameters.
     """
@@ -40,9 +41,7 @@ class SGD(Spec):
     @model_validator(mode="after")
     def _nesterov_looks_along_the_momentum(self) -> SGD:
         if self.nesterov and not self.momentum:
-            raise ValueError(
-                "nesterov = true changes nothing at momentum 0; give momentum > 0, or leave it out"
-            )
+            raise Refusal("nesterov = true changes nothing at momentum 0; give momentum > 0, or leave it out")
         return self
 
     @property

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from array_api_compat import array_namespace
 from pydantic import Field, model_validator
 
+from theory.refusal import Refusal
 from theory.rules.aggregation import Aggregation, SequenceSum
 from theory.rules.batch import SAMPLED, Batch, PerToken, check_batch
 from theory.rules.entropy import Entropy, NoEntropy, SampledEntropy
@@ -38,7 +39,7 @@ class Rule(Spec):
         epochs: optimiser steps per round, >= 1, on the same rollouts: `logprobs` move, `old_logprobs`, rewards
             and the state that `weights` is given stay those of sampling time; the state returned is kept once.
 
-    Errors: pydantic ValidationError (a ValueError) naming the field and the fix; a signal or a centring that
+    Errors: Refusal naming the field and the fix; a signal or a centring that
     needs a group is rejected for one rollout, a reference that is always the policy itself is rejected.
     Valid when: the engine differentiates log pi only (w detached). Written with array-API operations: the
     same lines run on NumPy, on JAX inside jit and vmap, and on torch, in the dtype of `batch.logprobs`.
@@ -61,18 +62,18 @@ class Rule(Spec):
     @model_validator(mode="after")
     def _no_part_is_without_effect(self) -> Rule:
         if self.rollouts == 1 and isinstance(self.entropy, SampledEntropy) and self.entropy.centre == "group":
-            raise ValueError(
+            raise Refusal(
                 'entropy centre "group" needs rollouts >= 2, got 1: there is no other rollout to centre by; '
                 'use centre "none"'
             )
         if self.kl.refresh == 1:
             if self.kl.place == "reward":
-                raise ValueError(
+                raise Refusal(
                     'kl refresh = 1 in place "reward": the reference is the sampling policy, so every penalty is '
                     "0; give refresh >= 2, or leave it out"
                 )
             if self.epochs == 1:
-                raise ValueError(
+                raise Refusal(
                     "kl refresh = 1 with epochs = 1: the reference is the policy itself, so the pull is 0; "
                     "give refresh >= 2 or epochs >= 2, or leave it out"
                 )
@@ -104,10 +105,10 @@ class Rule(Spec):
 
         Arguments:
             queries: number Q of queries; a signal with memory reads `batch.groups` as indices 0..Q-1.
-        Errors: ValueError for a signal over the whole round, where a round is one rollout.
+        Errors: Refusal for a signal over the whole round, where a round is one rollout.
         """
         if queries < 1:
-            raise ValueError(f"queries = {queries}; give at least 1")
+            raise Refusal(f"queries = {queries}; give at least 1")
         self.signal.accept(self.rollouts, queries)
         return self.signal.init(xp, queries)
 
@@ -136,7 +137,7 @@ class Rule(Spec):
     def check(self, batch: Batch, state: State = ()) -> None:
         """Reject a batch this rule cannot use; for NumPy and torch callers, before `weights`.
 
-        Errors: those of `check_batch`, and ValueError naming the rollout for which the signal lacks something:
+        Errors: those of `check_batch`, and Refusal naming the rollout for which the signal lacks something:
         left alone in its group where that is an error (unchecked, it gets advantage zero), no greedy rollout,
         a query out of the memory's range.
         """

@@ -13,6 +13,7 @@ from array_api_compat import array_namespace
 from jaxtyping import Float, Shaped
 from pydantic import Field, model_validator
 
+from theory.refusal import Refusal
 from theory.rules.batch import Array
 from theory.rules.spec import Spec
 
@@ -48,7 +49,7 @@ class _Decay(Spec):
         steps: > warmup, optimiser steps (rounds times epochs) until the last factor, which then stays.
         warmup: >= 0, the steps among them that climb from 0.
         final: in [0, 1), the last factor.
-    Errors: ValueError where the warm-up leaves no step to decay in.
+    Errors: Refusal where the warm-up leaves no step to decay in.
     """
 
     steps: Annotated[int, Field(ge=1)]
@@ -58,7 +59,7 @@ class _Decay(Spec):
     @model_validator(mode="after")
     def _there_is_time_to_decay(self) -> _Decay:
         if self.warmup >= self.steps:
-            raise ValueError(
+            raise Refusal(
                 f"warmup = {self.warmup} of steps = {self.steps} leaves none to decay in; "
                 "give warmup < steps, or use the constant schedule"
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from theory.refusal import Refusal
 from theory.rules.aggregation import (
     Aggregation,
     Constant,
@@ -60,24 +61,22 @@ def from_trl(
     """The rule of a `GRPOConfig`; its own defaults where an option is not given.
 
     Arguments: named and defined as in `trl.GRPOConfig` 1.16, except `optimiser`, ours in place of its AdamW.
-    Errors: ValueError naming the option that has no equal here, or that is none of TRL's.
+    Errors: Refusal naming the option that has no equal here, or that is none of TRL's.
     Source: trl 1.16 `GRPOTrainer._compute_loss` and `_generate_and_score_completions`, held by
     tests/llm_bridge/test_trl.py; docs/trainers.md says what differs.
     Valid when: one process, one reward function, one optimiser step per generation and iteration.
     """
     for name, value in others.items():
         if name not in NEUTRAL:
-            raise ValueError(
-                f"{name} is no option that this rule reads; leave it out, or see docs/trainers.md"
-            )
+            raise Refusal(f"{name} is no option that this rule reads; leave it out, or see docs/trainers.md")
         if value != NEUTRAL[name]:
-            raise ValueError(f"{name} = {value!r} has no equal here; set it to {NEUTRAL[name]!r}")
+            raise Refusal(f"{name} = {value!r} has no equal here; set it to {NEUTRAL[name]!r}")
     if loss_type not in LOSS_TYPES:
-        raise ValueError(f"loss_type = {loss_type!r} is unknown; choose one of {', '.join(LOSS_TYPES)}")
+        raise Refusal(f"loss_type = {loss_type!r} is unknown; choose one of {', '.join(LOSS_TYPES)}")
     high = epsilon if epsilon_high is None else epsilon_high
     micro = per_device_train_batch_size if gradient_accumulation_steps > 1 else None
     if entropy_coef and micro is not None:
-        raise ValueError(
+        raise Refusal(
             f"entropy_coef = {entropy_coef} with gradient_accumulation_steps = {gradient_accumulation_steps} is a "
             "mean over micro-batches, which has no equal here; set gradient_accumulation_steps = 1"
         )
@@ -101,7 +100,7 @@ def _signal(scale_rewards: str | bool) -> Signal:
         "none": GroupMean(),
     }
     if name not in signals:
-        raise ValueError(f"scale_rewards = {name!r} is unknown; choose one of {', '.join(signals)}")
+        raise Refusal(f"scale_rewards = {name!r} is unknown; choose one of {', '.join(signals)}")
     return signals[name]
 
 
@@ -109,34 +108,32 @@ def _objective(
     loss_type: str, level: str, low: float, high: float, delta: float | None, iterations: int
 ) -> Objective:
     if level not in ("token", "sequence"):
-        raise ValueError(f"importance_sampling_level = {level!r} is unknown; choose token or sequence")
+        raise Refusal(f"importance_sampling_level = {level!r} is unknown; choose token or sequence")
     if loss_type in ("sapo", "vespo"):
         # Their gates are 1 where the ratio is, and it is in the one update after each generation.
         if iterations > 1:
-            raise ValueError(
+            raise Refusal(
                 f"loss_type = {loss_type!r} with num_iterations = {iterations}: its gate on ratios other than 1 has "
                 "no equal here; set num_iterations = 1"
             )
         return PolicyGradient()
     if loss_type == "cispo":
         if level == "sequence":
-            raise ValueError('loss_type = "cispo" of sequence ratios has no equal here; use level "token"')
+            raise Refusal('loss_type = "cispo" of sequence ratios has no equal here; use level "token"')
         if high <= 1:
-            raise ValueError(
+            raise Refusal(
                 f"epsilon_high = {high}: for cispo TRL caps the ratio itself at epsilon_high, so that even on-policy "
                 f"every push is {high} of what it should be; give epsilon_high > 1 (5 in TRL's documentation)"
             )
         return CISPO(clip_high=high - 1)
     if level == "sequence":
         if delta is not None:
-            raise ValueError(
-                f'delta = {delta} has no equal with importance_sampling_level "sequence"; drop it'
-            )
+            raise Refusal(f'delta = {delta} has no equal with importance_sampling_level "sequence"; drop it')
         return GSPO(clip_low=low, clip_high=high)
     if loss_type == "luspo":
-        raise ValueError('loss_type = "luspo" needs importance_sampling_level = "sequence"')
+        raise Refusal('loss_type = "luspo" needs importance_sampling_level = "sequence"')
     if delta is not None and delta <= 1 + high:
-        raise ValueError(
+        raise Refusal(
             f"delta = {delta} is within the clip 1 + {high}, where it takes the place of the clip for positive "
             "advantages too, which has no equal here; give a larger delta"
         )
@@ -162,7 +159,7 @@ def _kl(beta: float, corrected: bool, iterations: int) -> KL:
     if not corrected:
         return K3(beta=beta)
     if iterations > 1:
-        raise ValueError(
+        raise Refusal(
             f"beta = {beta} with use_bias_correction_kl and num_iterations = {iterations}: k3 times a ratio other "
             "than 1 has no equal here; set use_bias_correction_kl = False or num_iterations = 1"
         )

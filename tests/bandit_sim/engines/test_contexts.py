@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from bandit_sim import Arms, Contexts, ParticleArms, expected_step, replay, simulate, simulate_grid
 from bandit_sim.engines import contexts
-from bandit_sim.keys import root_key
-from bandit_sim.step import draw, knobs_of, luck_of, start
+from bandit_sim.rounds.keys import root_key
+from bandit_sim.rounds.step import draw, knobs_of, luck_of, start
 from bandit_sim.verifiers import Clean
+from theory.refusal import Refusal
 
 SPECTRUM = [0.05, 0.2, 0.4, 0.7]
 
@@ -112,7 +113,7 @@ def test_expected_step_is_the_squared_gradient_in_the_kernel(make_rule, overlap)
     slope = jax.grad(lambda f: contexts.success(arms, f))(jnp.asarray(arms.logits))
     wanted = float(slope @ gram(arms) @ slope)
     assert expected_step(arms, make_rule(1e-5)) / 1e-5 == pytest.approx(wanted, rel=1e-3)
-    with pytest.raises(ValueError, match=r"arms\.batch = 2"):
+    with pytest.raises(Refusal, match=r"arms\.batch = 2"):
         expected_step(spectrum(batch=2), make_rule())
 
 
@@ -185,19 +186,19 @@ def test_what_cannot_be_a_context_is_refused(make_rule):
         ({"correct": 5}, "correct = 5 of arms = 5"),
         ({"p0": [0.1, 1.0]}, r"p0 holds 1\.0"),
     ]:
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(Refusal, match=message):
             spectrum(**fields)
-    with pytest.raises(ValueError, match="hold no such query"):
+    with pytest.raises(Refusal, match="hold no such query"):
         simulate(spectrum(held_out=None), make_rule(), 1, 1, 0, observe=("held_out",))
     for arms in (
         Arms.two_class(arms=3, correct=1, p0=0.1),
         ParticleArms(np.ones(2), np.eye(2)[0], np.eye(2)),
     ):
-        with pytest.raises(ValueError, match="hold one query"):
+        with pytest.raises(Refusal, match="hold one query"):
             simulate(arms, make_rule(), 1, 1, 0, observe=("held_out",))
-    with pytest.raises(ValueError, match="one grid needs arms of one kind"):
+    with pytest.raises(Refusal, match="one grid needs arms of one kind"):
         simulate_grid([(spectrum(batch=b), make_rule()) for b in (1, 2)], 1, 1, 0)
-    with pytest.raises(ValueError, match="no query can be told"):
+    with pytest.raises(Refusal, match="no query can be told"):
         replay(spectrum(), make_rule(), [[[-1]]], [[[0.0]]])
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from bandit_sim import Contexts, TreeArms, expected_step, simulate, simulate_grid, synthetic_forest
 from bandit_sim.engines import tree_kernel
-from theory.synthetic_tree import synthetic_tree
+from theory.refusal import Refusal
+from theory.trees.synthetic_tree import synthetic_tree
 
 pytestmark = pytest.mark.usefixtures("x64")
 P0 = [0.1, 0.3, 0.6]
@@ -74,5 +75,5 @@ def test_rollouts_answer_their_own_query():
     ],
 )
 def test_bad_forests_are_named(fields, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(Refusal, match=message):
         forest(**fields)

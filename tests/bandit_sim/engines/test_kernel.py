@@ -7,7 +7,8 @@ import pytest
 
 from bandit_sim import Arms, ParticleArms, TreeArms, expected_step, replay, simulate
 from bandit_sim.engines import tree_kernel
-from theory.response_tree import ResponseTree
+from theory.refusal import Refusal
+from theory.trees.response_tree import ResponseTree
 
 
 def depth_one(mass, reward, kernel):
@@ -154,7 +155,7 @@ def test_huge_steps_stay_in_range(make_rule, token_model):
 @pytest.mark.parametrize("kind", [ParticleArms, TreeArms])
 def test_adam_is_refused_by_the_kernel_engines(make_rule, token_model, kind):
     rule = make_rule(optimiser={"kind": "adam", "eta": 0.1})
-    with pytest.raises(ValueError, match="Adam acts on parameters, the kernel carries function values; use"):
+    with pytest.raises(Refusal, match="Adam acts on parameters, the kernel carries function values; use"):
         simulate(kind.from_tree(token_model(0).tree()), rule, 2, 2, 0)
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from bandit_sim import ParticleArms, TreeArms, expected_step, simulate_grid
 from bandit_sim.verifiers import NegativeOnly
-from theory.synthetic_tree import synthetic_tree
+from theory.trees.synthetic_tree import synthetic_tree
 
 OVERLAP = {"cross": 4.0, "wrong_overlap": 4.0, "near": 10}
 

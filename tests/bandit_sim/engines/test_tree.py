@@ -10,10 +10,11 @@ from scipy import stats
 
 from bandit_sim import Arms, TokenTree, TreeArms, expected_step, replay, simulate
 from bandit_sim.engines import tree
-from bandit_sim.keys import rollout_keys, root_key
-from theory.response_tree import ResponseTree
+from bandit_sim.rounds.keys import rollout_keys, root_key
+from theory.refusal import Refusal
 from theory.rules.rule import Rule
-from theory.synthetic_tree import tabular_kernel
+from theory.trees.response_tree import ResponseTree
+from theory.trees.synthetic_tree import tabular_kernel
 
 
 def even(tokens):
@@ -182,19 +183,19 @@ def test_adam_acts_on_the_logits_of_every_prefix(make_rule):
 
 
 def test_what_cannot_be_a_tree_is_refused(token_model):
-    with pytest.raises(ValueError, match=r"law at prefix \(1,\)"):
+    with pytest.raises(Refusal, match=r"law at prefix \(1,\)"):
         TokenTree.grow(lambda prefix: [0.5, 0.5] if not prefix else [0.5, 0.6], 2, even)
-    with pytest.raises(ValueError, match="law has shape"):
+    with pytest.raises(Refusal, match="law has shape"):
         TokenTree.grow(np.full((3, 2), 0.5), 2, even)
-    with pytest.raises(ValueError, match="depth = 0"):
+    with pytest.raises(Refusal, match="depth = 0"):
         TokenTree.grow([0.5, 0.5], 0, even)
-    with pytest.raises(ValueError, match="no response goes on from there"):
+    with pytest.raises(Refusal, match="no response goes on from there"):
         TokenTree.grow([0.5, 0.5], 3, even, start=(0,))
-    with pytest.raises(ValueError, match="rollouts begin after 1 tokens already"):
+    with pytest.raises(Refusal, match="rollouts begin after 1 tokens already"):
         TokenTree.grow([0.5, 0.5], 3, even, start=(1,)).starting((1,))
     model = token_model(0).tree()
     longer = ResponseTree(**{**vars(model), "length": model.length + 1})
-    with pytest.raises(ValueError, match="one edge per token"):
+    with pytest.raises(Refusal, match="one edge per token"):
         TokenTree.from_tree(longer)
-    with pytest.raises(ValueError, match="logits of prefix 0"):
+    with pytest.raises(Refusal, match="logits of prefix 0"):
         TokenTree(**{**vars(TokenTree.grow([0.5, 0.5], 1, even)), "logits": np.full((1, 2), -np.inf)})

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from bandit_sim import ScoredTree, TreeArms, replay, simulate
-from theory.response_tree import ResponseTree
+from theory.refusal import Refusal
 from theory.rules import Adam, Rule, preset
+from theory.trees.response_tree import ResponseTree
 
 RNG = np.random.default_rng(0)
 SCORES = RNG.normal(size=(6, 9))
@@ -79,7 +80,7 @@ def test_sequences_are_a_tree_of_one_node() -> None:
 
 
 def test_scores_of_other_edges_and_an_impossible_share_are_named() -> None:
-    with pytest.raises(ValueError, match=r"scores has shape \(5, 9\)|scores"):
+    with pytest.raises(Refusal, match=r"scores has shape \(5, 9\)|scores"):
         ScoredTree(TreeArms.from_tree(TREE), SCORES[:5])
-    with pytest.raises(ValueError, match=r"share = 0; give what part"):
+    with pytest.raises(Refusal, match=r"share = 0; give what part"):
         ScoredTree.from_tree(TREE, SCORES, 0)

@@ -12,9 +12,10 @@ from bandit_sim import Contexts, expected_step, simulate
 from tests.theory.laws.mutation import survivors
 from theory.laws import batch_split
 from theory.laws.batch_split import Split
+from theory.refusal import Refusal
 from theory.rules import SGD, LeaveOneOut, Raw, Rule, preset
 from theory.rules.batch import Batch
-from theory.synthetic_tree import synthetic_tree
+from theory.trees.synthetic_tree import synthetic_tree
 
 RNG = np.random.default_rng(0)
 POLICY = RNG.dirichlet(np.ones(3), size=3)
@@ -179,5 +180,5 @@ def test_along_the_gradient_nothing_but_the_gradient_is_left():
     ],
 )
 def test_bad_arguments_are_named(arguments, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(Refusal, match=message):
         batch_split.constants(*arguments)

@@ -12,6 +12,7 @@ from scipy.stats import binom, chi2
 from bandit_sim import Arms, replay, simulate
 from tests.theory.laws.mutation import survivors
 from theory.laws import birth_chain, clocks
+from theory.refusal import Refusal
 from theory.rules import preset
 
 probability = st.floats(1e-4, 0.9)
@@ -241,5 +242,5 @@ def test_the_relative_spread_of_a_hard_query_does_not_depend_on_its_difficulty()
     ],
 )
 def test_bad_arguments_are_named(call, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(Refusal, match=message):
         call()

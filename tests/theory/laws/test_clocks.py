@@ -10,6 +10,7 @@ from scipy.special import expit, logit
 from bandit_sim import Arms, simulate
 from tests.theory.laws.mutation import survivors
 from theory.laws import clocks, two_class
+from theory.refusal import Refusal
 from theory.rules import preset
 
 SIGNALS = list(two_class.SIGNALS)
@@ -161,5 +162,5 @@ def test_simulated_curves_at_a_small_step_follow_the_mean_field(name, signal, ro
 
 
 def test_an_unknown_signal_is_named():
-    with pytest.raises(ValueError, match="signal 'gae' is unknown; choose one of raw"):
+    with pytest.raises(Refusal, match="signal 'gae' is unknown; choose one of raw"):
         clocks.time_to("gae", 0.5, 0.1, 1.0)

@@ -7,6 +7,7 @@ from scipy.stats import binom
 
 from tests.theory.laws.mutation import survivors
 from theory.laws import committal
+from theory.refusal import Refusal
 
 
 def natural_run(
@@ -117,7 +118,7 @@ def test_a_high_baseline_leaves_the_arm_again():
     ],
 )
 def test_bad_arguments_are_named(call, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(Refusal, match=message):
         call()
 
 

@@ -10,8 +10,9 @@ from bandit_sim import Contexts, ParticleArms, simulate
 from bandit_sim.verifiers import NegativeOnly
 from tests.theory.laws.mutation import survivors
 from theory.laws import contextual_flow, kernel_flow, negative_reward
+from theory.refusal import Refusal
 from theory.rules import preset
-from theory.synthetic_tree import synthetic_tree
+from theory.trees.synthetic_tree import synthetic_tree
 
 ARMS = Contexts.spectrum(
     [0.2, 0.05], held_out=[0.1], arms=6, correct=2, overlap=0.4, within=0.3, cross=-0.1, wrong=0.2
@@ -197,5 +198,5 @@ def test_simulated_policies_collapse_beyond_the_critical_step_and_learn_below():
     ],
 )
 def test_bad_arguments_are_named(call, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(Refusal, match=message):
         call()

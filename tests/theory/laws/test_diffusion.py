@@ -10,6 +10,7 @@ from scipy.special import expit, logit
 from bandit_sim import Arms, simulate
 from tests.theory.laws.mutation import survivors
 from theory.laws import birth_chain, clocks, diffusion, martingale, two_class
+from theory.refusal import Refusal
 from theory.rules import preset
 
 ALONE = ["raw", "value_baseline", "plus_minus", "negative_only"]
@@ -194,5 +195,5 @@ def test_the_spread_of_a_hard_query_is_that_of_the_ladder():
     ],
 )
 def test_bad_arguments_are_named(call, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(Refusal, match=message):
         call()

@@ -12,6 +12,7 @@ from scipy.special import softmax
 from bandit_sim import Arms, expected_step
 from tests.theory.laws.mutation import survivors
 from theory.laws import exact_gradient as law
+from theory.refusal import Refusal
 from theory.rules import SGD, Rule
 
 ROUNDS = np.arange(1, 301)
@@ -116,7 +117,7 @@ def test_a_worse_arm_squares_the_time_in_a_corner():
     ],
 )
 def test_bad_arguments_are_named(call, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(Refusal, match=message):
         call()
 
 

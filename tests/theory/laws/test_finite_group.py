@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from tests.theory.laws.engine import one_round
 from tests.theory.laws.mutation import survivors
 from theory.laws import finite_group
+from theory.refusal import Refusal
 from theory.rules import SGD, GroupMeanStd, LeaveOneOut, Raw, Rule
 
 inside = st.floats(0.001, 0.999)
@@ -127,5 +128,5 @@ def test_the_threshold_is_where_the_enumerated_variances_cross():
     ],
 )
 def test_bad_arguments_are_named(call, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(Refusal, match=message):
         call()

@@ -9,6 +9,7 @@ from scipy.special import expit, logit
 from bandit_sim import Arms, simulate
 from tests.theory.laws.mutation import survivors
 from theory.laws import birth_chain, clocks, fits
+from theory.refusal import Refusal
 from theory.rules import preset
 
 T = np.geomspace(1, 1000, 60)
@@ -132,5 +133,5 @@ def test_seeds_drawn_again_give_a_wider_interval_than_their_points(seeds):
     ],
 )
 def test_bad_arguments_are_named(call, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(Refusal, match=message):
         call()

@@ -11,8 +11,9 @@ from scipy.special import softmax
 from bandit_sim import Arms, ParticleArms, TreeArms, expected_step, simulate
 from tests.theory.laws.mutation import survivors
 from theory.laws import clocks, kernel_flow, tree_flow
+from theory.refusal import Refusal
 from theory.rules import SGD, Rule, preset
-from theory.synthetic_tree import synthetic_tree
+from theory.trees.synthetic_tree import synthetic_tree
 
 P0 = 0.05
 MASS = np.array([0.1, 0.2, 0.4, 0.3])
@@ -216,5 +217,5 @@ def test_the_overshoot_starts_at_one_and_a_single_token_has_none(p0, rise, depth
     ],
 )
 def test_bad_arguments_are_named(call, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(Refusal, match=message):
         call()

@@ -13,7 +13,7 @@ from scipy.special import expit, logit, softmax
 
 from bandit_sim import Arms, simulate
 from bandit_sim.engines import dense
-from bandit_sim.step import Draws, knobs_of, start, update
+from bandit_sim.rounds.step import Draws, knobs_of, start, update
 from tests.theory.laws.mutation import survivors
 from theory.laws import kl_fixed_point
 from theory.rules import K3, SGD, Rule

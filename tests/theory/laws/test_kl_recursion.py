@@ -9,6 +9,7 @@ from scipy.special import expit, logit, logsumexp, softmax
 
 from tests.theory.laws.mutation import survivors
 from theory.laws import kl_recursion
+from theory.refusal import Refusal
 
 CORRECT = np.array([1.0, 1.0, 0.0, 0.0, 0.0])
 ANCHOR = np.array([0.05, 0.15, 0.3, 0.4, 0.1])  # p = .2
@@ -160,5 +161,5 @@ def test_every_kind_climbs(p0, beta):
     ],
 )
 def test_bad_arguments_are_named(call, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(Refusal, match=message):
         call()

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from tests.theory.laws.engine import one_round
 from tests.theory.laws.mutation import survivors
 from theory.laws import clocks, noisy_verifier, two_class
+from theory.refusal import Refusal
 from theory.rules import SGD, GroupMeanStd, Raw, Rule
 
 rate = st.floats(0, 1)
@@ -82,5 +83,5 @@ def test_tails_have_their_exponents_and_constants(false_negative, false_positive
 
 
 def test_a_useless_verifier_has_no_tail():
-    with pytest.raises(ValueError, match="makes J = 0: nothing moves"):
+    with pytest.raises(Refusal, match="makes J = 0: nothing moves"):
         noisy_verifier.tail(10.0, 1.0, 0.25, 0.75)

@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.law_trials.pulls import rademacher, softmax_regret
+from experiments.studies.law_trials.pulls import rademacher, softmax_regret
 from tests.theory.laws.mutation import survivors
 from theory.laws import exact_gradient, growth, regret
+from theory.refusal import Refusal
 
 STEPS = np.array([0.05, 0.1, 0.15])
 
@@ -242,5 +243,5 @@ def test_a_safe_constant_step_converges_like_one_over_t():
     ],
 )
 def test_bad_arguments_are_named(call, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(Refusal, match=message):
         call()

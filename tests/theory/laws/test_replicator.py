@@ -11,6 +11,7 @@ from scipy.special import logit, softmax
 from bandit_sim import Arms, expected_step, replay, simulate
 from tests.theory.laws.mutation import survivors
 from theory.laws import clocks, noisy_verifier, replicator
+from theory.refusal import Refusal
 from theory.rules import preset
 
 Y0, Z0 = np.array([0.5, 0.3, 0.2]), np.array([0.4, 0.25, 0.2, 0.15])
@@ -207,5 +208,5 @@ def test_an_unlearning_verifier_exchanges_the_classes():
 
 
 def test_shares_that_do_not_sum_to_one_are_named():
-    with pytest.raises(ValueError, match=r"correct sums to 0.9; give shares within the class"):
+    with pytest.raises(Refusal, match=r"correct sums to 0.9; give shares within the class"):
         replicator.logit_gain([0.5, 0.4], [1.0], 1.0)

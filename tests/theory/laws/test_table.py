@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from theory.laws import LAWS, law
+from theory.refusal import Refusal
 
 rows = pytest.mark.parametrize("row", LAWS.values(), ids=LAWS)
 
@@ -38,7 +39,7 @@ def test_every_parameter_of_a_row_changes_what_it_draws(row):
 
 @rows
 def test_an_unknown_parameter_is_named(row):
-    with pytest.raises(ValueError, match=f"law {row.name} has no parameter 'colour'; it has "):
+    with pytest.raises(Refusal, match=f"law {row.name} has no parameter 'colour'; it has "):
         row(colour=1)
 
 
@@ -50,5 +51,5 @@ def test_a_row_says_all_it_must_in_a_line():
 
 def test_an_unknown_law_is_named():
     assert law("kappa") is LAWS["kappa"]
-    with pytest.raises(ValueError, match="law 'gravity' is unknown; choose one of first-success"):
+    with pytest.raises(Refusal, match="law 'gravity' is unknown; choose one of first-success"):
         law("gravity")

@@ -12,6 +12,7 @@ from bandit_sim import Arms, expected_step
 from tests.theory.laws.engine import one_round
 from tests.theory.laws.mutation import survivors
 from theory.laws import finite_group, two_class
+from theory.refusal import Refusal
 from theory.rules import SGD, GroupMean, GroupMeanStd, LeaveOneOut, Raw, Rule
 
 inside = st.floats(0.001, 0.999)
@@ -181,5 +182,5 @@ def test_the_gap_of_advantages_is_kappa_for_mean_std_and_one_for_raw(q, rollouts
     ],
 )
 def test_bad_arguments_are_named(arguments, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(Refusal, match=message):
         two_class.moments(*arguments)

@@ -13,6 +13,7 @@ from bandit_sim import Arms, replay, simulate
 from tests.theory.laws.mutation import survivors
 from theory.laws import birth_chain
 from theory.laws.word_chain import word_chain
+from theory.refusal import Refusal
 from theory.rules import preset
 
 MASSES = [0.25, 0.05, 0.7]
@@ -90,7 +91,7 @@ def test_simulated_seeds_have_its_mean():
     ],
 )
 def test_bad_arguments_are_named(arguments, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(Refusal, match=message):
         word_chain(*arguments)
 
 

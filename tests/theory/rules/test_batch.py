@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from theory.refusal import Refusal
 from theory.rules import Batch, check_batch, preset
 
 
@@ -51,10 +52,10 @@ def test_a_sound_batch_passes_on_numpy_and_torch():
     ],
 )
 def test_a_bad_value_is_named_with_its_place_and_the_fix(batch, words):
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(Refusal, match=words):
         check_batch(batch)
     if batch.groups.dtype != float and batch.logprobs.ndim == 2:
-        with pytest.raises(ValueError, match=words):
+        with pytest.raises(Refusal, match=words):
             preset("minimalist").check(on_torch(batch))
 
 
@@ -66,7 +67,7 @@ def test_a_bad_value_off_the_mask_is_no_error():
 
 def test_a_rollout_alone_in_its_group_is_an_error_where_the_signal_says_so():
     for name in ("rloo", "trl-grpo", "dr-grpo"):
-        with pytest.raises(ValueError, match=r"batch\.groups\[2\] = 9 holds one rollout.*sample more"):
+        with pytest.raises(Refusal, match=r"batch\.groups\[2\] = 9 holds one rollout.*sample more"):
             preset(name).check(sound())
     for name in ("minimalist", "verl-grpo"):
         preset(name).check(sound())
@@ -76,7 +77,7 @@ def test_a_rollout_alone_in_its_group_is_an_error_where_the_signal_says_so():
 def test_a_helper_makes_no_group_and_a_missing_one_is_named():
     """Roles 0, 1, 2: the lone trained rollout has a companion only where the signal draws extras."""
     batch = sound()._replace(groups=np.array([7, 7, 7]), role=np.array([0, 1, 2]))
-    with pytest.raises(ValueError, match=r"batch\.groups\[0\] = 7 holds one rollout"):
+    with pytest.raises(Refusal, match=r"batch\.groups\[0\] = 7 holds one rollout"):
         preset("rloo").check(batch)
     preset("papers-2601.22532-onerpo").check(batch)
     preset("remax").check(batch)
@@ -88,12 +89,12 @@ def test_a_helper_makes_no_group_and_a_missing_one_is_named():
 
 def test_a_query_that_the_memory_does_not_hold_is_named():
     rule = preset("prime-rl-rae")
-    with pytest.raises(ValueError, match=r"batch\.groups\[0\] = 7; moving_average remembers queries 0 to 6"):
+    with pytest.raises(Refusal, match=r"batch\.groups\[0\] = 7; moving_average remembers queries 0 to 6"):
         rule.check(sound()._replace(groups=np.array([7, 6, 0])), rule.init(np, 7))
     rule.check(sound(), rule.init(np, 10))
-    with pytest.raises(ValueError, match="moving_average has memory; pass the state"):
+    with pytest.raises(Refusal, match="moving_average has memory; pass the state"):
         rule.weights(sound())
-    with pytest.raises(ValueError, match="queries = 0; give at least 1"):
+    with pytest.raises(Refusal, match="queries = 0; give at least 1"):
         rule.init(np, 0)
 
 
@@ -101,7 +102,7 @@ def test_a_window_smaller_than_a_query_s_rollouts_is_named():
     rule = preset("papers-2601.22532-replay")
     one = np.ones((9, 1))
     batch = Batch(-one, -one, -one, np.zeros(9), np.zeros(9, dtype=int), one)
-    with pytest.raises(ValueError, match=r"batch\.groups\[0\] = 0 holds more rollouts than the window of 8"):
+    with pytest.raises(Refusal, match=r"batch\.groups\[0\] = 0 holds more rollouts than the window of 8"):
         rule.check(batch, rule.init(np))
 
 
@@ -113,6 +114,6 @@ def test_a_round_of_one_rollout_is_an_error_for_a_signal_over_the_round():
     ):
         rule.init(np, queries=1)
     one = np.ones((1, 1))
-    with pytest.raises(ValueError, match="the batch holds one rollout, batch_mean_std needs at least 2"):
+    with pytest.raises(Refusal, match="the batch holds one rollout, batch_mean_std needs at least 2"):
         rule.check(Batch(-one, -one, -one, np.ones(1), np.zeros(1, dtype=int), one))
     assert preset("openrlhf-reinforce", rollouts=1).init(np) == ()

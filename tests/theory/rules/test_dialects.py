@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests.theory.rules.table import QUERIES, round_of
+from theory.refusal import Refusal
 from theory.rules import PRESETS, Batch, Rule, preset
 
 ONE_OF = {n: [1.0] + [0.0] * (n - 1) for n in (1, 2, 4, 8)}
@@ -95,7 +96,7 @@ def test_golden_lone_rollout(name):
     """One query, one rollout, reward 1: a value, or a refusal that names the fix."""
     lone = GOLDEN[name][1]
     if lone is None:
-        with pytest.raises(ValueError, match=r"for one rollout use raw"):
+        with pytest.raises(Refusal, match=r"for one rollout use raw"):
             preset(name, rollouts=1).init(np)
     else:
         assert preset(name, rollouts=1).init(np) is not None

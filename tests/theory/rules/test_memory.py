@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from tests.theory.rules.signal_table import SIGNAL_ROWS
 from tests.theory.rules.table import QUERIES, TABLE, TORCH, round_of
+from theory.refusal import Refusal
 from theory.rules import SGD, Batch, MovingAverage, RewardWindow, Rule
 
 quick = settings(max_examples=15, deadline=None, derandomize=True, database=None)
@@ -210,5 +211,5 @@ def test_an_absent_rollout_is_not_remembered():
 
 
 def test_a_window_smaller_than_a_round_is_rejected():
-    with pytest.raises(ValueError, match=r"window = 8 forgets part of a round of 9.*give window >= 9"):
+    with pytest.raises(Refusal, match=r"window = 8 forgets part of a round of 9.*give window >= 9"):
         rule_of(RewardWindow(), 9)

@@ -15,8 +15,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bandit_sim.optimiser import realise
-from llm_bridge.optimiser import Ascent, clip_each_replica
+from bandit_sim.rounds.optimiser import realise
+from llm_bridge.network.optimiser import Ascent, clip_each_replica
 from theory.rules import SGD, Adam, ConstantRate, CosineDecay, LinearDecay
 from theory.rules.optimiser import Optimiser
 from theory.rules.schedule import Schedule

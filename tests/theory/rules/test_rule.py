@@ -6,10 +6,10 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
-from pydantic import ValidationError
 
 import theory.rules
 from tests.theory.rules.table import random_batch, round_of
+from theory.refusal import Refusal
 from theory.rules import PRESETS, SGD, Adam, Batch, GroupMean, LeaveOneOut, Rule, preset
 from theory.rules.aggregation import Aggregation
 from theory.rules.entropy import Entropy
@@ -134,7 +134,7 @@ BASE = {"optimiser": {"kind": "sgd", "eta": 0.1}, "rollouts": 2}
     ],
 )
 def test_a_field_that_cannot_be_used_is_rejected_by_name(fields, words):
-    with pytest.raises(ValidationError, match=words):
+    with pytest.raises(Refusal, match=words):
         Rule(**{**BASE, **fields})
 
 
@@ -144,7 +144,7 @@ def test_a_singleton_policy_makes_one_rollout_legal():
 
 
 def test_a_rule_is_frozen():
-    with pytest.raises(ValidationError, match="frozen"):
+    with pytest.raises(Refusal, match="frozen"):
         preset("minimalist").rollouts = 2  # type: ignore[misc]
 
 
@@ -184,7 +184,7 @@ def test_a_preset_takes_eta_and_rollouts():
     ],
 )
 def test_a_preset_that_cannot_be_made_says_why(arguments, words):
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(Refusal, match=words):
         preset(**arguments)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from theory.refusal import Refusal
 from theory.rules import PRESETS, SGD
 from theory.rules.trl import LOSS_TYPES, NEUTRAL, VERSION, from_trl
 
@@ -51,7 +52,7 @@ def test_named_dialects_are_these_options(name: str, options: dict[str, Any]) ->
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
 def test_what_has_no_equal_is_refused_by_name(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(Refusal, match=message):
         from_trl(optimiser=SGD(eta=1), **options)
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from array_api_compat import array_namespace
 from pydantic import Field
 
+from theory.refusal import Refusal
 from theory.rules.batch import EXTRA, SAMPLED, Array, Batch, Member, PerRollout
 from theory.rules.spec import Spec
 
@@ -72,7 +73,7 @@ class Grouped(SignalSpec):
 
     def accept(self, rollouts: int, queries: int | None = None) -> None:
         if rollouts + self.extra == 1 and self.singleton == "error":
-            raise ValueError(
+            raise Refusal(
                 f"{self.name} needs rollouts >= 2; for one rollout use raw, say what a group of one gets "
                 f'(singleton "raw" or "zero"), or draw extra rollouts for the comparison'
             )
@@ -90,7 +91,7 @@ class Grouped(SignalSpec):
             lonely = (self.member(batch).sum(1) == 1) & batch.having(SAMPLED)
             for i in range(len(lonely)):
                 if lonely[i]:
-                    raise ValueError(
+                    raise Refusal(
                         f"batch.groups[{i}] = {int(batch.groups[i])} holds one rollout, {self.name} "
                         f"needs at least 2 present; sample more, or use a signal that settles singletons"
                     )

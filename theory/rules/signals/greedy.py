@@ -6,6 +6,7 @@ from typing import Literal
 
 from array_api_compat import array_namespace
 
+from theory.refusal import Refusal
 from theory.rules.batch import GREEDY, SAMPLED, Batch, PerRollout
 from theory.rules.signals.base import Memory, SignalSpec
 from theory.rules.signals.moments import at_least_one, count, gaps
@@ -36,7 +37,7 @@ class Greedy(SignalSpec):
         lacking = (batch.group_of(batch.having(GREEDY)).sum(1) == 0) & batch.having(SAMPLED)
         for i in range(len(lacking)):
             if lacking[i]:
-                raise ValueError(
+                raise Refusal(
                     f"batch.groups[{i}] = {int(batch.groups[i])} holds no greedy rollout; add one of role 2 "
                     f"to every query, as rule.roles says"
                 )

@@ -8,6 +8,7 @@ import numpy as np
 from array_api_compat import array_namespace, is_jax_namespace
 from jaxtyping import Bool, Int, Shaped
 
+from theory.refusal import Refusal
 from theory.rules.batch import SAMPLED, Array, Batch, Groups
 from theory.rules.signals.base import Memory, SignalSpec
 
@@ -22,16 +23,14 @@ class Remembering(SignalSpec):
     def recall(self, memory: Memory) -> Memory:
         """The memory, or an error for a caller that gave none."""
         if not memory:
-            raise ValueError(
-                f"{self.name} has memory; pass the state that rule.init gave, and keep the new one"
-            )
+            raise Refusal(f"{self.name} has memory; pass the state that rule.init gave, and keep the new one")
         return memory
 
     def check(self, batch: Batch, memory: Memory) -> None:
         queries = self.recall(memory)[0].shape[0]
         groups = np.asarray(batch.groups.tolist())
         for i in np.flatnonzero((groups < 0) | (groups >= queries)):
-            raise ValueError(
+            raise Refusal(
                 f"batch.groups[{i}] = {groups[i]}; {self.name} remembers queries 0 to {queries - 1}: give query "
                 f"indices as groups, and their number to rule.init"
             )

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from array_api_compat import array_namespace
 from pydantic import Field, model_validator
 
+from theory.refusal import Refusal
 from theory.rules.batch import Batch, PerRollout
 from theory.rules.signals.base import SignalSpec
 
@@ -47,9 +48,7 @@ class Sign(SignalSpec):
     @model_validator(mode="after")
     def _learns_from_something(self) -> Sign:
         if self.positive == 0 and self.negative == 0:
-            raise ValueError(
-                "sign with positive = 0 and negative = 0 never learns; give at least one above 0"
-            )
+            raise Refusal("sign with positive = 0 and negative = 0 never learns; give at least one above 0")
         return self
 
     def advantage(self, batch: Batch) -> PerRollout:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from array_api_compat import array_namespace
 from pydantic import Field
 
+from theory.refusal import Refusal
 from theory.rules.batch import SAMPLED, Batch, PerRollout
 from theory.rules.signals.base import Memory
 from theory.rules.signals.memory import Remembering, positions, queries_of, zeros
@@ -37,7 +38,7 @@ class RewardWindow(Scaled, Remembering):
 
     def accept(self, rollouts: int, queries: int | None = None) -> None:
         if rollouts > self.window:
-            raise ValueError(
+            raise Refusal(
                 f"reward_window with window = {self.window} forgets part of a round of {rollouts} rollouts before "
                 f"reading it; give window >= {rollouts}"
             )
@@ -47,7 +48,7 @@ class RewardWindow(Scaled, Remembering):
         crowded = batch.member.sum(1) > self.window
         for i in range(len(crowded)):
             if crowded[i]:
-                raise ValueError(
+                raise Refusal(
                     f"batch.groups[{i}] = {int(batch.groups[i])} holds more rollouts than the window of "
                     f"{self.window}; give a larger window"
                 )

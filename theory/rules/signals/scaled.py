@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from theory.refusal import Refusal
 from theory.rules.batch import Member, PerRollout
 from theory.rules.signals.base import SignalSpec
 from theory.rules.signals.moments import EpsPlace, rooted, spread
@@ -28,7 +29,7 @@ class Scaled(SignalSpec):
     @model_validator(mode="after")
     def _eps_has_a_place_only_if_there_is_one(self) -> Scaled:
         if self.eps == 0 and self.eps_place != "std+eps":
-            raise ValueError(
+            raise Refusal(
                 f'{self.name} with eps = 0 is the same for eps_place "{self.eps_place}" and "std+eps"; '
                 f'write eps_place "std+eps", or give eps > 0'
             )

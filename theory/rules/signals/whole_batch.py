@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from theory.refusal import Refusal
 from theory.rules.batch import SAMPLED, Batch, PerRollout
 from theory.rules.signals.base import Grouped, Memory, SignalSpec, Singleton, settle
 from theory.rules.signals.moments import (
@@ -124,7 +125,7 @@ def _whitened(x: PerRollout, batch: Batch, signal: BatchMeanStd | GroupMeanWhite
 
 def _accept_round(signal: BatchMean | BatchMeanStd, rollouts: int, queries: int | None) -> None:
     if queries is not None and rollouts * queries == 1 and signal.singleton == "error":
-        raise ValueError(
+        raise Refusal(
             f"{signal.name} needs a round of at least 2 rollouts, got 1 query of 1 rollout; for one rollout use "
             f'raw, or say what a round of one gets: singleton "raw" or "zero"'
         )
@@ -132,6 +133,6 @@ def _accept_round(signal: BatchMean | BatchMeanStd, rollouts: int, queries: int 
 
 def _check_round(signal: BatchMean | BatchMeanStd, batch: Batch) -> None:
     if signal.singleton == "error" and int(batch.having(SAMPLED).sum()) == 1:
-        raise ValueError(
+        raise Refusal(
             f"the batch holds one rollout, {signal.name} needs at least 2 present; sample more, or set singleton"
         )

@@ -1,0 +1,153 @@
+"""A simulation as data: which bandit, which rule, how long, how many seeds, what is recorded, by which engine."""
+
+from __future__ import annotations
+
+import time
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from bandit_sim import (
+    ArmClasses,
+    Arms,
+    Contexts,
+    LazyTree,
+    ParticleArms,
+    TokenTree,
+    TreeArms,
+    simulate,
+)
+from bandit_sim.classes.by_class import ClassEngine, engine_of
+from bandit_sim.verifiers import Clean, Verifier
+from experiments.simulation.bandits import Bandit, TwoClass
+from theory.curves import Curves
+from theory.refusal import Refusal
+from theory.rules.dialects import preset
+from theory.rules.rule import Rule
+from theory.rules.spec import Count, Spec
+
+EngineName = Literal[
+    "auto", "dense", "lumped", "event", "kernel", "tree", "lazy_tree", "tree_kernel", "contexts"
+]
+DENSE_UP_TO = 256
+"""Arms up to which `auto` keeps every arm by itself; above, classes cost less."""
+
+
+class SimulationSpec(Spec):
+    """A simulation: `onearm simulate --spec FILE.toml` reads one, its flags change single fields.
+
+    Arguments:
+        bandit: what is pulled.
+        rule: a rule field by field, or {preset, eta, rollouts} for a named one.
+        verifier: what a pull is paid.
+        rounds: updates T; recorded are rounds 0, every, 2 every, ..., T, so `every` divides T.
+        seeds: replicas.
+        seed: every random draw follows from it.
+        engine: "auto" chooses; arms in classes also run "dense" (each arm by itself), "lumped" or "event".
+        observe: what is recorded, see `bandit_sim.rounds.observe.OBSERVABLES`.
+        dtype: "float32" or "float64"; None is float64 for arms in classes and float32 for the others.
+    Errors: Refusal naming the field, its value and the fix.
+    """
+
+    bandit: Bandit = TwoClass()
+    rule: Rule = preset("minimalist", eta=1.0)
+    verifier: Verifier = Clean()
+    rounds: Count = 100
+    seeds: Count = 1000
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    engine: EngineName = "auto"
+    observe: tuple[str, ...] = ("success",)
+    every: Count = 1
+    dtype: Literal["float32", "float64"] | None = None
+
+    @field_validator("rule", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "preset" in value:
+            unknown = sorted(set(value) - {"preset", "eta", "rollouts"})
+            if unknown:
+                raise Refusal(
+                    f"rule.{unknown[0]} beside rule.preset; a preset takes eta and rollouts, or write the rule out"
+                )
+            return preset(value["preset"], eta=value.get("eta"), rollouts=value.get("rollouts"))
+        return value
+
+    @model_validator(mode="after")
+    def _recorded_to_the_end(self) -> SimulationSpec:
+        if self.rounds % self.every:
+            raise Refusal(
+                f"every = {self.every} does not divide rounds = {self.rounds}; the end would not be recorded"
+            )
+        if "success" not in self.observe:
+            raise Refusal(f"observe = {self.observe}; success is what is printed and drawn, so name it too")
+        return self
+
+    @classmethod
+    def read(cls, path: Path) -> SimulationSpec:
+        """Errors: Refusal naming the file and the field."""
+        try:
+            return cls.model_validate(tomllib.loads(path.read_text()))
+        except OSError as error:
+            raise Refusal(f"--spec {path} cannot be read ({error.strerror}); give a TOML file") from error
+        except (tomllib.TOMLDecodeError, Refusal) as error:
+            raise Refusal(f"--spec {path}: {error}") from error
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """Curves of a simulation, the engine that made them, and how long it took, compilation included."""
+
+    curves: Curves
+    engine: str
+    seconds: float
+
+
+def run_simulation(spec: SimulationSpec, progress: Callable[[int, int], object] | None = None) -> Simulation:
+    """Simulate a spec; column i of the curves is p after i * every updates, the last one after all.
+
+    Errors: Refusal for an engine that does not pull these arms.
+    """
+    started = time.perf_counter()
+    arms = spec.bandit.build()
+    engine = _engine(arms, spec)
+    of_classes: ClassEngine = "auto"
+    if isinstance(arms, ArmClasses):
+        if engine == "dense":
+            arms = arms.expand()
+        elif engine == "lumped" or engine == "event":
+            of_classes = engine
+    curves = simulate(
+        arms, spec.rule, spec.rounds + 1, spec.seeds, spec.seed,
+        observe=spec.observe, every=spec.every, verifier=spec.verifier, dtype=spec.dtype,
+        engine=of_classes, progress=progress,
+    )  # fmt: skip
+    return Simulation(curves, engine, time.perf_counter() - started)
+
+
+def _engine(arms: Any, spec: SimulationSpec) -> str:
+    """The engine's name: the one asked for, if it pulls these arms, or the best of those that do."""
+    of_kind = {
+        Arms: "dense",
+        ParticleArms: "kernel",
+        TreeArms: "tree_kernel",
+        TokenTree: "tree",
+        LazyTree: "lazy_tree",
+        Contexts: "contexts",
+    }
+    if isinstance(arms, ArmClasses):
+        if spec.engine == "auto":
+            small = arms.arms <= DENSE_UP_TO
+            return "dense" if small else engine_of(arms, spec.rule, spec.verifier, spec.every, spec.observe)
+        if spec.engine in ("dense", "lumped", "event"):
+            return spec.engine
+        raise Refusal(
+            f"--engine {spec.engine} does not pull arms in classes; use dense, lumped, event or auto"
+        )
+    own = of_kind[type(arms)]
+    if spec.engine not in ("auto", own):
+        raise Refusal(f"--engine {spec.engine} does not pull {spec.bandit.kind} arms; use {own} or auto")
+    return own

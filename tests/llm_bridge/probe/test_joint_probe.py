@@ -1,0 +1,123 @@
+"""Several queries on one model: the Gram matrix of all scores, and what training on one does to another."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+from bandit_sim import forest
+from bandit_sim.engines import tree_kernel
+from llm_bridge.probe.jointly import measure_jointly
+from llm_bridge.probe.measure import NoCorrectRollout, measure
+from llm_bridge.probe.scores import atom_scores, gram
+from llm_bridge.rollouts.asked import Question
+from llm_bridge.rollouts.rollouts import read_prompt
+from theory.refusal import Refusal
+from theory.trees.joint_probe import JointProbe
+
+PROMPTS, RIGHT = ("3+4=", "1+1=", "2+6="), ("7", "2", "8")
+WHOLE = {"rollouts": 3000, "max_tokens": 2, "cut": 0.0, "leaf_cut": 0.0}
+
+
+@pytest.fixture(scope="module")
+def questions(tiny) -> list[Question]:
+    return [
+        Question(
+            tiny.encode_prompt(prompt),
+            lambda t, right=right: float(tiny.decode(list(t)) == right),
+            tiny.end_tokens,
+        )
+        for prompt, right in zip(PROMPTS, RIGHT, strict=True)
+    ]
+
+
+@pytest.fixture(scope="module")
+def joint(split, questions) -> JointProbe:
+    return measure_jointly(split, questions, vocabulary=14, **WHOLE)
+
+
+def test_the_first_query_is_probed_as_it_would_be_alone(split, questions, joint) -> None:
+    q = questions[0]
+    alone = measure(split, q.prompt, q.reward_of, end_tokens=q.end_tokens, vocabulary=14, keep="all", **WHOLE)
+    assert alone.responses.tokens == joint.probes[0].responses.tokens
+    # Stored scores are float32.
+    scale = np.abs(alone.gram).max()
+    np.testing.assert_allclose(joint.probes[0].gram, alone.gram, atol=1e-5 * scale)
+
+
+def test_a_query_that_is_known_early_is_sampled_less(split, questions) -> None:
+    """Each stops by itself, after whole batches of 256."""
+    made = measure_jointly(split, questions, vocabulary=14, rollouts=768, max_tokens=2, precision=0.2)
+    asked = [probe.responses.rollouts for probe in made.probes]
+    for q, probe in enumerate(made.probes):
+        low, high = probe.p0_interval()
+        assert asked[q] == 768 or (high - low) / 2 <= 0.2 * probe.p0
+    assert min(asked) < 768 and set(asked) <= {256, 512, 768}
+
+
+def test_blocks_between_queries_are_products_of_their_scores(split, questions, joint) -> None:
+    scores = torch.cat([
+        atom_scores(split, read_prompt(split, q.prompt), split.adapters.fresh(1), probe.layout.atoms)
+        for q, probe in zip(questions, joint.probes, strict=True)
+    ])  # fmt: skip
+    np.testing.assert_allclose(joint.gram, gram(scores).numpy(), atol=1e-5 * float(gram(scores).max()))
+    trees, kernel = joint.trees()
+    np.testing.assert_allclose(kernel, kernel.T, atol=1e-12)
+    first = len(trees[0].node)
+    np.testing.assert_array_equal(kernel[:first, :first], joint.probes[0].tree().kernel)
+    assert np.abs(kernel[:first, first:]).max() > 0.01 * np.abs(kernel[:first, :first]).max()
+
+
+def test_pulling_one_query_moves_another_as_the_kernel_says(split, questions, joint) -> None:
+    """One pull of the first query's answer with weight w: d p_held / d w of the network, by finite differences
+    at fixed responses, against the tree kernel's; the trees hold every response that was sampled, and a rest."""
+    trees, kernel = joint.trees()
+    arms = forest(trees, kernel, training=1)
+    with jax.enable_x64(True):
+        answer = joint.probes[0].leaf_of((7, 12), 1.0)
+        state = tree_kernel.init(arms)
+        pull = tree_kernel.direction(
+            arms, state, jnp.array([answer]), jnp.asarray(arms.span[[answer]] > 0, state.dtype)
+        )
+        step = 1e-6
+        ahead, before = (float(tree_kernel.held_out(arms, state + s * pull)) for s in (step, -step))
+        predicted = (ahead - before) / (2 * step)
+
+    factors = split.adapters.fresh(1)
+    leaves = split.adapters.trainable(factors)
+    from llm_bridge.rollouts.rollouts import read_responses, score
+
+    def logs(q: int, response: tuple[int, ...]) -> torch.Tensor:
+        prompt, y = read_prompt(split, questions[q].prompt), torch.tensor([response])
+        row = torch.zeros(1, dtype=torch.long)
+        return score(split, prompt, factors, row, read_responses(split, prompt, y), y).sum()
+
+    gradient = torch.autograd.grad(logs(0, (7, 12)), leaves)
+    slopes = []
+    for q, right in ((1, (2, 12)), (2, (8, 12))):
+        value = logs(q, right)
+        own = torch.autograd.grad(value, leaves)
+        along = sum(float((a * b).sum()) for a, b in zip(gradient, own, strict=True))
+        slopes.append(float(value.exp().detach()) * along)
+    assert abs(np.mean(slopes)) > 1e-6
+    assert predicted == pytest.approx(np.mean(slopes), rel=1e-3)
+
+
+def test_a_bootstrap_draws_every_query_apart(joint) -> None:
+    (first, kernel), (again, same) = joint.trees(3), joint.trees(3)
+    np.testing.assert_array_equal(kernel, same)
+    assert all(np.array_equal(a.probability, b.probability) for a, b in zip(first, again, strict=True))
+
+
+def test_what_cannot_be_joined_is_refused(split, tiny, questions, joint) -> None:
+    with pytest.raises(Refusal, match=r"gram has shape \(2, 2\), the probes have .* atoms"):
+        JointProbe(joint.probes, np.eye(2))
+    trees, kernel = joint.trees()
+    with pytest.raises(Refusal, match=r"kernel has shape .*, the trees have"):
+        forest(trees[:1], kernel, training=1)
+    hopeless = Question(questions[0].prompt, lambda t: 0.0, tiny.end_tokens)
+    with pytest.raises(NoCorrectRollout, match="query 1 of 1: no correct rollout among 20"):
+        measure_jointly(split, [hopeless], vocabulary=14, rollouts=20, max_tokens=2)
