@@ -286,8 +286,8 @@ def probe() -> None:
 
 def forecast(length: int) -> float:
     """Seconds of a forecast of so many rounds by 1,000 simulated replicas, its probe of 1,000 responses included."""
-    from experiments.run.stages import Run
-    from experiments.specs.run_spec import ForecastSpec, ModelSpec, ProbeSpec, RunSpec
+    from experiments.run.run import Run
+    from experiments.specs import ForecastSpec, ModelSpec, ProbeSpec, RunSpec
 
     spec = RunSpec(
         query=DEFAULT, model=ModelSpec(name="smollm2-135m"), rule=preset("minimalist", eta=ETA), rounds=length,

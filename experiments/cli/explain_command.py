@@ -33,8 +33,8 @@ def explain(
         from experiments.compare.explain import report
         from experiments.compare.overlay import pooled
         from experiments.folder.compile_cache import keep_compiled
-        from experiments.run.stages import Run
-        from experiments.specs.run_spec import RunSpec
+        from experiments.run.run import Run
+        from experiments.specs import RunSpec
 
         keep_compiled()
         results: list[dict[str, Any]] = []

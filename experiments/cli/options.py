@@ -121,7 +121,7 @@ def training_fields(given: Mapping[str, Any]) -> dict[str, Any]:
 
     Commands without `full`, `optimiser`, `coordinates` and `relinearise` leave them out.
     """
-    from experiments.specs.run_spec import ModelSpec, ProbeSpec
+    from experiments.specs import ModelSpec, ProbeSpec
     from theory.rules.dialects import optimised, preset
 
     fields = {name: given[name] for name in ("rounds", "replicas", "max_tokens", "seed")}
@@ -142,7 +142,7 @@ def training_fields(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _relinearised(rounds: list[int] | None, networks: int | None, rollouts: int | None) -> dict[str, Any]:
     """The field `forecast` of a spec, where the command line says something of it."""
-    from experiments.specs.run_spec import ForecastSpec, RelineariseSpec
+    from experiments.specs import ForecastSpec, RelineariseSpec
 
     options = {"networks": networks, "rollouts": rollouts}
     asked = {name: value for name, value in options.items() if value is not None}

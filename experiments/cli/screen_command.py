@@ -60,7 +60,7 @@ def screen(
     with reporting(as_json):
         from experiments.screening.screen import Screening
         from experiments.screening.spec import ScreenSpec, digest_of
-        from experiments.specs.run_spec import ModelSpec
+        from experiments.specs import ModelSpec
         from llm_bridge.queries.sources import parse_source
 
         asked = parse_source(queries, seed=seed, size=size, split=split, verifier=verifier)

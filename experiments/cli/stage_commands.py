@@ -156,7 +156,7 @@ def command_of(stage: Stage) -> Callable[..., None]:
     ) -> None:
         given = locals()
         with reporting(as_json):
-            from experiments.specs.run_spec import RunSpec
+            from experiments.specs import RunSpec
             from llm_bridge.models.language_model import load_model
 
             fields = training_fields(given)
@@ -182,7 +182,7 @@ def _one(
     model: Any = None,
     **memory: Any,
 ) -> dict[str, Any]:
-    from experiments.run.stages import Run
+    from experiments.run.run import Run
 
     return act(Run(spec, out, progress, model, **memory))
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors import safe_open
 
-from experiments.specs.run_spec import FileSpec
+from experiments.specs import FileSpec
 from theory.refusal import Refusal
 
 

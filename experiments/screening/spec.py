@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from experiments.specs.run_spec import FileSpec, ModelSpec
+from experiments.specs import FileSpec, ModelSpec
 from llm_bridge.queries.query import Query
 from theory.refusal import Refusal
 from theory.rules.spec import Count

@@ -18,7 +18,7 @@ from bandit_sim import TreeArms, expected_step, simulate
 from experiments.compare.exact import Enumerated, enumerate_model
 from experiments.folder.store import replacing, write_json
 from experiments.forecast.forecast import predicted_success
-from experiments.specs.run_spec import ProbeSpec
+from experiments.specs import ProbeSpec
 from figures.curves import draw_error_vs_eta
 from figures.style import save_figure
 from llm_bridge.models.language_model import load_model

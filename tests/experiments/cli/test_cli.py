@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from experiments.cli.app import app
 from experiments.cli.options import asked_of
-from experiments.specs.run_spec import RunSpec
+from experiments.specs import RunSpec
 from theory.refusal import Refusal
 
 TINY = ["--model", "tiny-arithmetic", "--max-tokens", "3", "--verifier", "integer", "--probe-rollouts", "200"]

@@ -15,8 +15,8 @@ from experiments.compare.exact import Enumerated, enumerate_model
 from experiments.compare.explain import explain
 from experiments.compare.retrace import retrace
 from experiments.folder.observed import load_observed
-from experiments.run.stages import Run
-from experiments.specs.run_spec import ForecastSpec, ModelSpec, ProbeSpec, RunSpec
+from experiments.run.run import Run
+from experiments.specs import ForecastSpec, ModelSpec, ProbeSpec, RunSpec
 from llm_bridge.models.language_model import LanguageModel, load_model
 from llm_bridge.network.specs import AdapterSpec
 from llm_bridge.queries.query import Query
@@ -44,7 +44,7 @@ def x64() -> Iterator[None]:
 
 def finished(out: Path, model: LanguageModel, eta: float, rounds: int = 24, **changes) -> Run:
     fields = {
-        "query": Query(prompt="3+4=", answer="7", verifier="integer"),
+        "queries": Query(prompt="3+4=", answer="7", verifier="integer"),
         "model": ModelSpec(name="tiny-arithmetic", dtype="float64"),
         "rule": preset("minimalist", eta=eta),
         "adapter": ADAPTER,
@@ -55,7 +55,7 @@ def finished(out: Path, model: LanguageModel, eta: float, rounds: int = 24, **ch
         "forecast": ForecastSpec(bootstraps=2, seeds=32, members=40),
     }
     run = Run(RunSpec(**(fields | changes)), out, model=model)
-    run.observe()
+    run.train()
     return run
 
 

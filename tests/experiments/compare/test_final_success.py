@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from experiments.run.contexts import TRAINED, ContextsRun
+from experiments.specs.contexts_spec import ContextsSpec, HeldOut
 
 from experiments.compare import final_success as module
 from experiments.compare.final_success import final_success
-from experiments.run.contexts import TRAINED, ContextsRun
-from experiments.specs.contexts_spec import ContextsSpec, HeldOut
-from experiments.specs.run_spec import ForecastSpec, ModelSpec, ProbeSpec
+from experiments.specs import ForecastSpec, ModelSpec, ProbeSpec
 from llm_bridge.models.language_model import LanguageModel, load_model
 from llm_bridge.queries.query import Query
 from theory.rules import preset
@@ -45,7 +45,7 @@ def made(folder: Path, tiny: LanguageModel, **changes) -> ContextsRun:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, tiny: LanguageModel) -> ContextsRun:
     done = made(tmp_path_factory.mktemp("final"), tiny)
-    done.observe()
+    done.train()
     return done
 
 

@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from experiments.run.contexts import ContextsRun
+from experiments.specs.contexts_spec import ContextsSpec, HeldOut
 from linearised import small, spec
 
 from bandit_sim.verifiers import Noisy
 from experiments.folder import probe_cache
-from experiments.run.contexts import ContextsRun
-from experiments.run.stages import Run
-from experiments.specs.contexts_spec import ContextsSpec, HeldOut
-from experiments.specs.run_spec import ProbeSpec
+from experiments.run.run import Run
+from experiments.specs import ProbeSpec
 from llm_bridge.models.language_model import LanguageModel, load_model
 from llm_bridge.network.specs import AdapterSpec
 from llm_bridge.queries.query import Query

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 from experiments.cli.app import app
 from experiments.compare.explain import explain
 from experiments.folder.probe_store import load_probe
-from experiments.run.stages import Run
-from experiments.specs.run_spec import RunSpec
+from experiments.run.run import Run
+from experiments.specs import RunSpec
 from theory.refusal import Refusal
 from theory.rules.dialects import optimised, preset
 

@@ -12,8 +12,8 @@ import torch
 
 from bandit_sim import TreeArms, displacement, simulate
 from experiments.forecast.drift import LIMIT, drift, foretold_drift
-from experiments.run.stages import Run
-from experiments.specs.run_spec import ModelSpec, ProbeSpec, RunSpec
+from experiments.run.run import Run
+from experiments.specs import ModelSpec, ProbeSpec, RunSpec
 from llm_bridge.models.language_model import load_model
 from llm_bridge.network.specs import AdapterSpec
 from llm_bridge.probe.scores import atom_scores, displaced

@@ -11,7 +11,7 @@ import pytest
 from bandit_sim import TreeArms, simulate
 from experiments.compare.exact import enumerate_model
 from experiments.forecast.forecast import forecast, held_rule, largest_step, scored, tabular_arms
-from experiments.specs.run_spec import ForecastSpec
+from experiments.specs import ForecastSpec
 from llm_bridge.models.language_model import load_model
 from llm_bridge.network.specs import AdapterSpec
 from llm_bridge.probe.measure import measure

@@ -25,7 +25,7 @@ from experiments.forecast.relinearise import (
     moved,
     reached,
 )
-from experiments.specs.run_spec import RelineariseSpec
+from experiments.specs import RelineariseSpec
 from theory.rules import Rule, preset
 from theory.trees.prefix_tree import Responses, grow
 from theory.trees.probe import Probe

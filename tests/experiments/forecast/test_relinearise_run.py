@@ -13,8 +13,8 @@ from experiments.compare.exact import enumerate_model
 from experiments.forecast.drift import drift, foretold_drift
 from experiments.forecast.forecast import forecast
 from experiments.forecast.relinearise import relinearised
-from experiments.run.stages import Run
-from experiments.specs.run_spec import ProbeSpec, RelineariseSpec
+from experiments.run.run import Run
+from experiments.specs import ProbeSpec, RelineariseSpec
 from llm_bridge.models.language_model import LanguageModel, load_model
 from llm_bridge.network.specs import FullSpec
 from llm_bridge.probe.masses import masses

@@ -9,16 +9,16 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from experiments.compare.contexts_overlay import overlay
+from experiments.run.contexts import TRAINED, ContextsRun
+from experiments.specs.contexts_spec import ContextsSpec, HeldOut
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from bandit_sim.verifiers import Clean, Format, Noisy
 from experiments.cli.app import app
-from experiments.compare.contexts_overlay import overlay
 from experiments.folder import checkpoint
-from experiments.run.contexts import TRAINED, ContextsRun
-from experiments.specs.contexts_spec import ContextsSpec, HeldOut
-from experiments.specs.run_spec import ForecastSpec, ModelSpec, ProbeSpec
+from experiments.specs import ForecastSpec, ModelSpec, ProbeSpec
 from llm_bridge.models.language_model import LanguageModel, load_model
 from llm_bridge.queries.query import Query
 from theory.refusal import Refusal
@@ -115,10 +115,10 @@ def test_an_interrupted_run_ends_as_the_whole_one(done, tmp_path: Path, tiny, mo
 
     run.progress = stop
     with pytest.raises(Stop):
-        run.observe()
+        run.train()
     assert checkpoint.files(tmp_path)
     run.progress = lambda label, at, total: None
-    seen, expected = run.observe(), whole.observe()
+    seen, expected = run.train(), whole.train()
     np.testing.assert_array_equal(seen.training, expected.training)
     np.testing.assert_array_equal(seen.held_out, expected.held_out)
 
@@ -127,7 +127,7 @@ def test_replicas_of_a_model_in_bfloat16_are_read_as_they_were_kept(tmp_path: Pa
     """What they learned is in float32 all the same."""
     half = ModelSpec(name="tiny-arithmetic", dtype="bfloat16")
     run = ContextsRun(spec(model=half, rounds=2), tmp_path)
-    run.observe()
+    run.train()
     kept, state = load_file(tmp_path / TRAINED), run.trained().state()
     factors = [x for name, x in state.items() if name.startswith("factor.")]
     assert all(x.dtype == torch.float32 and x.count_nonzero() for x in factors) and factors, "no test"
@@ -159,7 +159,7 @@ def test_success_is_what_the_query_says_whatever_is_paid(tmp_path: Path, tiny: L
         ContextsRun(spec(rule=rule, verifier=verifier, replicas=24), tmp_path / name, model=tiny)
         for name, verifier in (("clean", Clean()), ("wrong", wrong))
     )
-    np.testing.assert_array_equal(clean.observe().training[:, 0], noisy.observe().training[:, 0])
+    np.testing.assert_array_equal(clean.train().training[:, 0], noisy.train().training[:, 0])
     rows = pq.read_table(tmp_path / "wrong" / "observed.parquet").to_pylist()
     assert all(row["reward"] == 1 - (row["outcome"] or 0) for row in rows if row["query"] < 2)
     up, down = (run.forecast().members["joint", "training"].mean(axis=0) for run in (clean, noisy))
@@ -228,6 +228,6 @@ def test_the_command_takes_what_overlay_takes(tmp_path: Path) -> None:
 def test_memory_against_time_changes_no_number(done, tmp_path: Path, tiny: LanguageModel) -> None:
     whole, _ = done
     small = ContextsRun(whole.spec, tmp_path, model=tiny, micro_batch=2, recompute=True)
-    np.testing.assert_array_equal(small.observe().training, whole.observe().training)
+    np.testing.assert_array_equal(small.train().training, whole.train().training)
     with pytest.raises(Refusal, match="micro_batch = 0; give at least 1"):
         ContextsRun(whole.spec, tmp_path, model=tiny, micro_batch=0)

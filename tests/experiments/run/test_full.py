@@ -9,8 +9,8 @@ import pytest
 
 from experiments.compare.overlay import overlay
 from experiments.forecast.drift import foretold_drift
-from experiments.run.stages import Run
-from experiments.specs.run_spec import ForecastSpec, ModelSpec, ProbeSpec, RunSpec
+from experiments.run.run import Run
+from experiments.specs import ForecastSpec, ModelSpec, ProbeSpec, RunSpec
 from llm_bridge.network.specs import AdapterSpec, FullSpec
 from llm_bridge.queries.query import Query
 from theory.refusal import Refusal
@@ -19,7 +19,7 @@ from theory.rules import preset
 
 def spec(**changes) -> RunSpec:
     fields = {
-        "query": Query(prompt="3+4=", answer="7", verifier="integer"),
+        "queries": Query(prompt="3+4=", answer="7", verifier="integer"),
         "model": ModelSpec(name="tiny-arithmetic"),
         "rule": preset("rloo", eta=0.0005, rollouts=4),
         "adapter": FullSpec(),

@@ -13,8 +13,8 @@ import pytest
 from experiments.compare.overlay import foretell, overlay
 from experiments.folder import run_folder, store
 from experiments.folder.run_folder import RoundingWarning, rounding_of
-from experiments.run.stages import Run
-from experiments.specs.run_spec import ForecastSpec, ModelSpec, ProbeSpec, RunSpec
+from experiments.run.run import Run
+from experiments.specs import ForecastSpec, ModelSpec, ProbeSpec, RunSpec
 from llm_bridge.models.language_model import LanguageModel, load_model
 from llm_bridge.network.specs import AdapterSpec, FullSpec
 from llm_bridge.queries.query import Query
@@ -42,7 +42,7 @@ def tiny() -> LanguageModel:
 
 def spec(**changes) -> RunSpec:
     fields = {
-        "query": Query(prompt="3+4=", answer="7", verifier="integer"),
+        "queries": Query(prompt="3+4=", answer="7", verifier="integer"),
         "model": ModelSpec(name="tiny-arithmetic"),
         "rule": preset("minimalist", eta=0.01),
         "rounds": 24,
@@ -82,7 +82,7 @@ def test_forecast_never_trains(tmp_path: Path, tiny: LanguageModel, monkeypatch)
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a forecast trained")
 
-    monkeypatch.setattr("experiments.run.stages.Trainer", refuse)
+    monkeypatch.setattr("experiments.forecast.network.Trainer", refuse)
     # A step within which the network stays on its tangent: `foretell` warns of others.
     foretell(Run(spec(rule=preset("minimalist", eta=0.002)), tmp_path / "run", model=tiny))
     assert not list((tmp_path / "run").glob("*observed*"))
@@ -92,14 +92,14 @@ def test_forecast_never_trains(tmp_path: Path, tiny: LanguageModel, monkeypatch)
 def test_interrupted_run_resumes_bit_for_bit(tmp_path: Path, tiny: LanguageModel, rollouts: int) -> None:
     rule = preset("minimalist" if rollouts == 1 else "rloo", eta=0.01, rollouts=rollouts)
 
-    straight = Run(spec(rule=rule), tmp_path / "straight", model=tiny).observe()
+    straight = Run(spec(rule=rule), tmp_path / "straight", model=tiny).train()
     with pytest.raises(Stop):
-        Run(spec(rule=rule), tmp_path / "stopped", stop_at(13), tiny).observe()
+        Run(spec(rule=rule), tmp_path / "stopped", stop_at(13), tiny).train()
     assert list((tmp_path / "stopped").glob("checkpoint-000013*")), "the interrupted round is kept"
     first: list[int] = []
     resumed = Run(
         spec(rule=rule), tmp_path / "stopped", lambda label, done, total: first.append(done), tiny
-    ).observe()
+    ).train()
     assert first[0] == 13, "nothing is computed twice"
     np.testing.assert_array_equal(straight.rewards, resumed.rewards)
     assert straight.tokens == resumed.tokens
@@ -113,14 +113,14 @@ def test_half_written_checkpoint_is_never_read(tmp_path: Path, tiny: LanguageMod
     """Whatever a killed process leaves of a newer checkpoint, the older whole one is resumed from, and the
     result is the uninterrupted run's."""
     out = tmp_path / "run"
-    straight = Run(spec(), tmp_path / "straight", model=tiny).observe()
+    straight = Run(spec(), tmp_path / "straight", model=tiny).train()
     with pytest.raises(Stop):
-        Run(spec(), out, stop_at(20), tiny).observe()
+        Run(spec(), out, stop_at(20), tiny).train()
     newer = [(out / f"checkpoint-000020.{kind}").read_bytes() for kind in ("parquet", "safetensors")]
     for path in out.glob("checkpoint-*"):
         path.unlink()
     with pytest.raises(Stop):
-        Run(spec(), out, stop_at(7), tiny).observe()
+        Run(spec(), out, stop_at(7), tiny).train()
     rows, state = newer
     left = {
         "parquet cut": (rows[: len(rows) // 2], state),
@@ -134,7 +134,7 @@ def test_half_written_checkpoint_is_never_read(tmp_path: Path, tiny: LanguageMod
         if part is not None:
             (out / f"checkpoint-000020.{kind}").write_bytes(part)
     started: list[int] = []
-    resumed = Run(spec(), out, lambda label, done, total: started.append(done), tiny).observe()
+    resumed = Run(spec(), out, lambda label, done, total: started.append(done), tiny).train()
     assert started[0] == 7, "the whole checkpoint is used, and only that"
     assert resumed.tokens == straight.tokens
     np.testing.assert_array_equal(resumed.rewards, straight.rewards)
@@ -142,17 +142,17 @@ def test_half_written_checkpoint_is_never_read(tmp_path: Path, tiny: LanguageMod
 
 
 def test_half_written_result_is_made_again(tmp_path: Path, tiny: LanguageModel) -> None:
-    first = Run(spec(rounds=3), tmp_path, model=tiny).observe()
+    first = Run(spec(rounds=3), tmp_path, model=tiny).train()
     path = tmp_path / "observed.parquet"
     path.write_bytes(path.read_bytes()[:-100])
-    assert Run(spec(rounds=3), tmp_path, model=tiny).observe().tokens == first.tokens
+    assert Run(spec(rounds=3), tmp_path, model=tiny).train().tokens == first.tokens
 
 
 def test_second_call_reuses_everything(tmp_path: Path, tiny: LanguageModel, monkeypatch) -> None:
     overlay(Run(spec(), tmp_path / "run", model=tiny))
     monkeypatch.setattr("experiments.folder.run_folder.load_model", None)
-    monkeypatch.setattr("experiments.run.stages.measure", None)
-    monkeypatch.setattr("experiments.run.stages.Trainer", None)
+    monkeypatch.setattr("experiments.forecast.network.measure", None)
+    monkeypatch.setattr("experiments.forecast.network.Trainer", None)
     again = overlay(Run(spec(), tmp_path / "run"))
     assert again.numbers["p0"] > 0
 
@@ -202,7 +202,7 @@ def test_every_field_of_the_spec_changes_the_hash_of_its_stage() -> None:
     base = spec()
     changed = {
         "rounds": 25, "replicas": 9, "max_tokens": 2, "seed": 1, "rule": preset("minimalist", eta=0.02),
-        "probe": ProbeSpec(rollouts=257), "query": Query(prompt="3+5=", answer="8", verifier="integer"),
+        "probe": ProbeSpec(rollouts=257), "queries": Query(prompt="3+5=", answer="8", verifier="integer"),
     }  # fmt: skip
     for field, value in changed.items():
         assert spec(**{field: value}).stage("overlay") != base.stage("overlay"), field

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from experiments.specs.run_spec import ProbeSpec
+from experiments.specs import ProbeSpec
 from llm_bridge.probe.measure import BATCH, known_to, measure
 from theory.refusal import Refusal
 from theory.trees.prefix_tree import PrefixTree, Responses
