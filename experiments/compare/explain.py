@@ -18,7 +18,6 @@ import numpy as np
 from rich.table import Table
 
 from experiments.compare.numbers import WINDOWS, title_of
-from experiments.compare.overlay import WINDOWS
 from experiments.compare.retrace import STUDENTS, Array, Snapshot, retrace
 from experiments.folder import store
 from experiments.folder.observed import load_observed
@@ -99,7 +98,7 @@ def _check_rule(spec: RunSpec) -> None:
         )
     if rule.signal.helpers:
         raise Refusal(
-            f"signal {rule.signal.kind} draws rollouts that are not trained on, which the record does not hold; explain "
+            f"signal {rule.signal.kind} draws rollouts that are not trained on, which no record holds; explain "
             "a run of a rule without extra or greedy rollouts"
         )
 

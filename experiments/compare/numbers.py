@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from experiments.folder.probe_store import folder_of
 from experiments.forecast.network import rounding_of
 from experiments.forecast.relinearise import relinearised_numbers
 from experiments.run.run import Run
@@ -25,15 +27,14 @@ PREFIX = {"training": "", "held_out": "held_out_"}
 
 
 def probe_numbers(run: Run) -> dict[str, Any]:
-    """The bandit measured on the base model, query by query."""
-    joint = run.probe()
+    """The bandit measured on the base model, as probe.json has it; of several queries, a row for each."""
+    joint, spec = run.probe(), run.spec
+    count = len(joint.probes)
     rows = [
-        {"query": query.prompt, **probe.summary()}
-        for query, probe in zip(run.spec.asked, joint.probes, strict=True)
+        {"query": query.prompt} | json.loads((folder_of(run.out, q, count) / "probe.json").read_text())
+        for q, query in enumerate(spec.asked)
     ]
-    if len(rows) == 1:
-        return rows[0]
-    return of_spec(run.spec) | of_sets(run.spec, joint) | {"probes": rows}
+    return rows[0] if count == 1 else of_spec(spec) | of_sets(spec, joint) | {"probes": rows}
 
 
 def forecast_numbers(run: Run) -> dict[str, Any]:
@@ -144,7 +145,7 @@ def width_of(spec: RunSpec, name: str) -> int:
 
 def costs(joint: JointProbe) -> dict[str, Any]:
     """What the probe took, and how coarse the model's numbers are."""
-    records = [probe.record for probe in joint.probes]
+    records = [probe.meta for probe in joint.probes]
     return {
         "seconds_probe": sum(record.seconds for record in records),
         "tokens_probe": sum(record.tokens for record in records),

@@ -142,7 +142,7 @@ def predicted(spec: RunSpec, joint: JointProbe, observed: Observed) -> Array | N
 
 
 def leaves_of(joint: JointProbe, observed: Observed) -> NDArray[np.integer]:
-    """(S, T, R) leaf of the forest for each response of a record; one that leaves a tree ends in its outcome's class."""
+    """(S, T, R) leaf of the forest for each response of a record; off the tree it is its outcome's class."""
     starts = np.cumsum([0, *(len(probe.tree().reward) for probe in joint.probes)])
     leaves = np.zeros(observed.rewards.shape, dtype=np.int64)
     for (s, t, i), q in np.ndenumerate(observed.query):

@@ -93,9 +93,12 @@ class Network:
             stream=stream,
             progress=self.progress,
         )
-        more: dict[str, Any] = {"model": self.model.fingerprint}
         apart = self._rounding(joint) if factors is None else [{} for _ in joint.probes]
-        return joint.noted([more | own for own in apart])
+        noted = [
+            probe.noting(model=self.model.fingerprint, **own)
+            for probe, own in zip(joint.probes, apart, strict=True)
+        ]
+        return replace(joint, probes=tuple(noted))
 
     def _rounding(self, joint: JointProbe) -> list[dict[str, float]]:
         """How far a model in bfloat16 is from float32, query by query.
@@ -240,7 +243,7 @@ def outcome(model: LanguageModel, query: Query, tokens: Sequence[int]) -> float 
 
 def rounding_of(joint: JointProbe) -> dict[str, float]:
     """rounding_mean and rounding_most of a model in bfloat16, all queries taken together; else nothing."""
-    records = [probe.record for probe in joint.probes]
+    records = [probe.meta for probe in joint.probes]
     mean = [record.rounding_mean for record in records if record.rounding_mean is not None]
     most = [record.rounding_most for record in records if record.rounding_most is not None]
     if len(mean) < len(records):
