@@ -39,6 +39,7 @@ from llm_bridge.network.plain import PlainModel, generate
 from llm_bridge.network.specs import AdapterSpec
 from llm_bridge.network.split import SplitModel
 from llm_bridge.probe.measure import measure
+from llm_bridge.probe.spec import ProbeSpec
 from llm_bridge.queries.builtin import BUILTIN, DEFAULT
 from llm_bridge.queries.query import Query
 from llm_bridge.rewards.verifiers import score as pay
@@ -272,14 +273,9 @@ def probe() -> None:
     """The probe of 1,000 responses alone in its process: seconds, and the process's peak memory."""
     bench = Bench(load_model("smollm2-135m", source="wheel"))
     split = SplitModel(bench.model.model, AdapterSpec())
-    vocabulary = bench.model.model.config.vocab_size
+    question = Question(bench.prompt, bench.reward_of, bench.model.end_tokens)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    spent = seconds(
-        lambda: measure(
-            split, bench.prompt, bench.reward_of, end_tokens=bench.model.end_tokens, vocabulary=vocabulary,
-            rollouts=PROBE, max_tokens=10, keep="all",
-        )
-    )  # fmt: skip
+    spent = seconds(lambda: measure(split, [question], ProbeSpec(rollouts=PROBE), max_tokens=10, seed=0))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(f"{spent} {peak * 1024 / 2**30} {before * 1024 / 2**30}")
 
@@ -287,7 +283,7 @@ def probe() -> None:
 def forecast(length: int) -> float:
     """Seconds of a forecast of so many rounds by 1,000 simulated replicas, its probe of 1,000 responses included."""
     from experiments.run.stages import Run
-    from experiments.specs.run_spec import ForecastSpec, ModelSpec, ProbeSpec, RunSpec
+    from experiments.specs.run_spec import ForecastSpec, ModelSpec, RunSpec
 
     spec = RunSpec(
         query=DEFAULT, model=ModelSpec(name="smollm2-135m"), rule=preset("minimalist", eta=ETA), rounds=length,

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from experiments.forecast.relinearisable import refusal
 from llm_bridge.network.specs import AdapterSpec, FullSpec
-from llm_bridge.probe.measure import BATCH
+from llm_bridge.probe.spec import ProbeSpec
 from llm_bridge.queries.query import Query
 from theory.refusal import Refusal
 from theory.rules.rule import Rule
@@ -33,36 +33,6 @@ class ModelSpec(Spec):
     device: Literal["cpu", "cuda", "mps", "auto"] = "cpu"
     dtype: Literal["float32", "float64", "bfloat16"] = "float32"
     source: Literal["auto", "wheel", "hub"] = "auto"
-
-
-class ProbeSpec(Spec):
-    """How the base model is probed: N rollouts; where the tree is cut (expected visits of the N).
-
-    precision: relative half-width of p0's 95% interval at which the probe may stop early, `rollouts` being the most.
-    coordinates: parameters of which the scores themselves are kept, for an optimiser that acts on parameters.
-    sketch: coordinates that each score is sketched to before the kernel is made of them; None keeps them whole.
-    """
-
-    rollouts: Count = 2048
-    cut: Annotated[float, Field(ge=0)] = 5.0
-    leaf_cut: Annotated[float, Field(ge=0)] = 3.0
-    # Left out where there is none, so that older probes keep their hash.
-    precision: Annotated[float, Field(gt=0, lt=1)] | None = Field(
-        default=None, exclude_if=lambda precision: precision is None
-    )
-
-    sketch: Count | None = Field(default=None, exclude_if=lambda sketch: sketch is None)
-
-    coordinates: Count | None = Field(default=None, exclude_if=lambda coordinates: coordinates is None)
-
-    @model_validator(mode="after")
-    def _stoppable(self) -> ProbeSpec:
-        if self.precision is not None and self.rollouts <= BATCH:
-            raise Refusal(
-                f"precision {self.precision:g} changes nothing in {self.rollouts} rollouts, which are one batch of at "
-                f"most {BATCH}; raise rollouts (--probe-rollouts), or leave precision out"
-            )
-        return self
 
 
 class RelineariseSpec(Spec):
