@@ -21,6 +21,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from experiments.words import text_of
+from theory.extras import missing
 from theory.warning import CacheWarning, ForecastWarning, QueryWarning
 
 errors = Console(stderr=True)
@@ -55,6 +57,12 @@ def reporting(as_json: bool) -> Iterator[None]:
             for item in error.errors():
                 field = ".".join(str(x) for x in item["loc"]) or error.title
                 _fail(f"{field}: {item['msg'].removeprefix('Value error, ')}", as_json)
+            raise typer.Exit(2) from None
+        except ModuleNotFoundError as error:
+            refusal = missing(error)
+            if refusal is None:
+                raise
+            _fail(str(refusal), as_json)
             raise typer.Exit(2) from None
         except (ValueError, ImportError, OSError) as error:
             _fail(str(error), as_json)
@@ -119,11 +127,3 @@ def show(name: str, result: dict[str, Any], as_json: bool) -> None:
             continue
         table.add_row(key, text_of(value))
     Console().print(table)
-
-
-def text_of(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, list):
-        return " ".join(text_of(v) for v in value)
-    return "-" if value is None else str(value)
