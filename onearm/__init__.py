@@ -162,10 +162,11 @@ def __dir__() -> list[str]:
 def _opened(name: str) -> Any:
     from theory.extras import refusing
 
-    with refusing():
-        module = import_module(_MODULE_OF[name])
+    home = _MODULE_OF[name]
+    with refusing(wanted="llm" if home.startswith(("experiments", "llm_bridge")) else None):
+        module = import_module(home)
     # `theory.rules` is a module that its parent has as an attribute only once it is imported.
-    return getattr(module, name) if hasattr(module, name) else import_module(f"{module.__name__}.{name}")
+    return getattr(module, name) if hasattr(module, name) else import_module(f"{home}.{name}")
 
 
 def _version() -> str:

@@ -48,6 +48,7 @@ from experiments.cli.options import (
     asked_of,
     training_fields,
 )
+from theory.extras import require
 from theory.refusal import Refusal
 
 Act = Callable[[Any], dict[str, Any]]
@@ -156,6 +157,7 @@ def command_of(stage: Stage) -> Callable[..., None]:
     ) -> None:
         given = locals()
         with reporting(as_json):
+            require("llm")
             from experiments.specs.run_spec import RunSpec
             from llm_bridge.models.language_model import load_model
 
