@@ -13,6 +13,7 @@ from experiments.cli import (
     screen_command,
     simulate_command,
     stage_commands,
+    study_commands,
 )
 from experiments.exports import export
 
@@ -33,13 +34,10 @@ app.add_typer(layers_command.app, name="layers")
 for stage in stage_commands.STAGES:
     app.command(stage.name, help=stage.text)(stage_commands.command_of(stage))
 app.command()(explain_command.explain)
+app.add_typer(study_commands.app, name="study")
 app.command()(doctor_command.doctor)
 
 
 def main() -> None:
     """Entry point of the console script."""
     app()
-
-
-if __name__ == "__main__":
-    main()

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import ValidationError
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -21,6 +22,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from experiments.words import text_of
+from theory.extras import missing
 from theory.warning import CacheWarning, ForecastWarning, QueryWarning
 
 errors = Console(stderr=True)
@@ -56,6 +59,12 @@ def reporting(as_json: bool) -> Iterator[None]:
                 field = ".".join(str(x) for x in item["loc"]) or error.title
                 _fail(f"{field}: {item['msg'].removeprefix('Value error, ')}", as_json)
             raise typer.Exit(2) from None
+        except ModuleNotFoundError as error:
+            refusal = missing(error)
+            if refusal is None:
+                raise
+            _fail(str(refusal), as_json)
+            raise typer.Exit(2) from None
         except (ValueError, ImportError, OSError) as error:
             _fail(str(error), as_json)
             raise typer.Exit(2) from None
@@ -85,7 +94,7 @@ def _out_of_memory(error: Exception) -> bool:
 
 
 def _fail(message: str, as_json: bool) -> None:
-    errors.print(f"[red]error:[/] {message}", highlight=False, soft_wrap=True)
+    errors.print(f"[red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
     if as_json:
         print(json.dumps({"error": message}))
 
@@ -119,11 +128,3 @@ def show(name: str, result: dict[str, Any], as_json: bool) -> None:
             continue
         table.add_row(key, text_of(value))
     Console().print(table)
-
-
-def text_of(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, list):
-        return " ".join(text_of(v) for v in value)
-    return "-" if value is None else str(value)

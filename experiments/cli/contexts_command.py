@@ -33,6 +33,7 @@ from experiments.cli.options import (
     VerifierName,
     training_fields,
 )  # fmt: skip
+from theory.extras import require
 from theory.refusal import Refusal
 
 Flag = typer.Option
@@ -77,6 +78,7 @@ def contexts(
     """
     given = locals()
     with reporting(as_json):
+        require("llm")
         from experiments.compare.contexts_overlay import overlay
         from experiments.folder.compile_cache import keep_compiled
         from experiments.run.contexts import ContextsRun

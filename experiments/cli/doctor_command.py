@@ -25,4 +25,4 @@ def doctor(as_json: Json = False) -> None:
             mark = "[green]ok[/]      " if check.ok else lacking
             errors.print(f"{mark} {check.name:<22} {check.found}", highlight=False, soft_wrap=True)
             if not check.ok:
-                errors.print(f"        {check.fix}", highlight=False, soft_wrap=True)
+                errors.print(f"        {check.fix}", markup=False, highlight=False, soft_wrap=True)

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from experiments.cli.console import Json, bars, reporting, show
+from theory.extras import require
 from theory.refusal import Refusal
 
 
@@ -29,6 +30,7 @@ def explain(
     Example: onearm explain runs/overlay --replicas 12
     """
     with reporting(as_json):
+        require("llm")
         from experiments.compare.explain import explain as find
         from experiments.compare.explain import report
         from experiments.compare.overlay import pooled

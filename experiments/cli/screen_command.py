@@ -24,6 +24,7 @@ from experiments.cli.options import (
     Split,
     VerifierName,
 )  # fmt: skip
+from theory.extras import require
 from theory.refusal import Refusal
 
 Flag = typer.Option
@@ -58,6 +59,7 @@ def screen(
     Example: onearm screen --queries builtin --p0 0.05:0.5 --budget 1000 --out runs/screen
     """
     with reporting(as_json):
+        require("llm")
         from experiments.screening.screen import Screening
         from experiments.screening.spec import ScreenSpec, digest_of
         from experiments.specs import ModelSpec

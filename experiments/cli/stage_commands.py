@@ -48,6 +48,7 @@ from experiments.cli.options import (
     asked_of,
     training_fields,
 )
+from theory.extras import require
 from theory.refusal import Refusal
 
 Act = Callable[[Any], dict[str, Any]]
@@ -156,7 +157,8 @@ def command_of(stage: Stage) -> Callable[..., None]:
     ) -> None:
         given = locals()
         with reporting(as_json):
-            from experiments.specs import RunSpec
+            require("llm")
+            from experiments.specs.run_spec import RunSpec
             from llm_bridge.models.language_model import load_model
 
             fields = training_fields(given)
@@ -182,7 +184,7 @@ def _one(
     model: Any = None,
     **memory: Any,
 ) -> dict[str, Any]:
-    from experiments.run.run import Run
+    from experiments.run.stages import Run
 
     return act(Run(spec, out, progress, model, **memory))
 

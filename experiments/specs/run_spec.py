@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from llm_bridge.probe.spec import ProbeSpec
 from pydantic import Field, field_validator, model_validator
 from theory.pay import Clean, Pay, no_pay_on_text
 
@@ -12,6 +11,7 @@ from experiments.specs.file_spec import FileSpec
 from experiments.specs.parts import ForecastSpec, HeldOut, ModelSpec
 from experiments.specs.stages import Stage, mark
 from llm_bridge.network.specs import AdapterSpec, FullSpec
+from llm_bridge.probe.spec import ProbeSpec
 from llm_bridge.queries.query import Query
 from theory.refusal import Refusal
 from theory.rules.displaceable import cannot_go_on

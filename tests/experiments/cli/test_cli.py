@@ -286,7 +286,7 @@ def test_a_law_is_printed_drawn_and_its_parameters_are_options(tmp_path: Path) -
 
 
 def test_the_table_of_laws_lists_every_law_and_is_the_one_in_the_docs() -> None:
-    from experiments.cli.law_command import markdown
+    from experiments.studies.laws_page import markdown
     from theory.laws import LAWS
 
     listed = json.loads(call("law", "--list", "--json").stdout)["laws"]

@@ -12,7 +12,6 @@ import pytest
 import torch
 from linearised import small, spec
 from scipy import stats
-from theory.trees.probe_record import ProbeRecord
 
 from bandit_sim import TreeArms, simulate
 from experiments.forecast.bandits import Drawn
@@ -32,6 +31,7 @@ from theory.rules import Rule, preset
 from theory.trees.joint_probe import JointProbe
 from theory.trees.prefix_tree import Responses, grow
 from theory.trees.probe import Probe
+from theory.trees.probe_record import ProbeRecord
 
 TOKENS, FEATURES = 3, 5
 
