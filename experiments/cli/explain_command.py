@@ -33,7 +33,7 @@ def explain(
         require("llm")
         from experiments.compare.explain import explain as find
         from experiments.compare.explain import report
-        from experiments.compare.overlay import pooled
+        from experiments.compare.numbers import pooled
         from experiments.folder.compile_cache import keep_compiled
         from experiments.run.run import Run
         from experiments.specs import RunSpec

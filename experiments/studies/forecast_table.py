@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from experiments.compare.overlay import pooled
+from experiments.compare.numbers import pooled
 from experiments.words import text_of
 from theory.refusal import Refusal
 from theory.rules.dialects import name_of
