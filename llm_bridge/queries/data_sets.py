@@ -18,12 +18,17 @@ from theory.warning import QueryWarning
 
 @dataclass(frozen=True)
 class DataSet:
-    """How a published data set's rows become queries: the column asked, the papers' words after it, the
-    final answer out of the column `answer`, and the strict verifier.
+    """How a published data set's rows become queries.
 
-    hub: arguments of `datasets.load_dataset`; `solved` is the column that holds the answer there.
+    Arguments:
+        summary: one line for help texts.
+        column, suffix: the column asked, and the papers' words after it.
+        final: the final answer out of the column `answer`.
+        verifier: the strict one.
+        hub: arguments of `datasets.load_dataset`; `solved` is the column that holds the answer there.
     """
 
+    summary: str
     column: str
     suffix: str
     final: Callable[[str], str]
@@ -34,6 +39,7 @@ class DataSet:
 
 DATA_SETS: dict[str, DataSet] = {
     "gsm8k": DataSet(
+        "grade-school word problems (arXiv 2110.14168), the answer after ####",
         "question",
         ' Let\'s think step by step and output the final answer after "####".',
         lambda solution: solution.rpartition("####")[2].strip(),
@@ -41,6 +47,7 @@ DATA_SETS: dict[str, DataSet] = {
         {"path": "openai/gsm8k", "name": "main"},
     ),
     "math": DataSet(
+        "competition mathematics (arXiv 2103.03874), the answer in \\boxed{}",
         "problem",
         " Let's think step by step and output the final answer within \\boxed{}.",
         lambda answer: answer if (inside := last_boxed(answer)) is None else inside,

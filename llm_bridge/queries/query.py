@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field, StrictStr, model_validator
 
-from llm_bridge.rewards.verifiers import VERIFIERS
+from llm_bridge.rewards.verifiers import VERIFIERS, Outcome, verify
 from theory.refusal import Refusal
 from theory.rules.spec import Spec
 
@@ -58,6 +58,11 @@ class Query(Spec):
                 f"give {verifier.wants}, or another verifier ({others})"
             )
         return self
+
+    def outcome(self, text: str) -> Outcome:
+        """What its verifier says of a response's text: 1.0 right, 0.0 wrong, None unparsable."""
+        given = self.entry if VERIFIERS[self.verifier].entry else None
+        return verify(self.verifier, given or self.answer, text)
 
     def judged_by(self, verifier: str) -> Query:
         """The same query with another verifier.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from llm_bridge.queries.builtin import BUILTIN
@@ -49,19 +51,59 @@ def parse_source(
     return queries if verifier is None else [query.judged_by(verifier) for query in queries]
 
 
+@dataclass(frozen=True)
+class Source:
+    """One kind of source.
+
+    Arguments:
+        summary: one line for help texts.
+        form: how it is written.
+        load: (what stands behind the colon or None, seed, size, split) -> queries, before any are drawn.
+        sized: whether `load` makes as many as are asked for, so that none are drawn from what it gives.
+    """
+
+    summary: str
+    form: str
+    load: Callable[[str | None, int, int | None, str], list[Query]]
+    sized: bool = False
+
+
+def _of_data_set(name: str) -> Source:
+    return Source(
+        DATA_SETS[name].summary,
+        f"{name} (from the hub) or {name}:PATH",
+        lambda path, seed, size, split: data_set_queries(name, path, split),
+    )
+
+
+SOURCES: dict[str, Source] = {
+    "builtin": Source(
+        f"{len(BUILTIN)} short queries that need no file",
+        "builtin",
+        lambda rest, seed, size, split: list(BUILTIN),
+    ),
+    "reasoning-gym": Source(
+        "queries made by the reasoning-gym data set NAME, scored by its own scorer",
+        "reasoning-gym:NAME",
+        lambda rest, seed, size, split: reasoning_gym_queries(rest or "", seed, 10 if size is None else size),
+        sized=True,
+    ),
+    **{name: _of_data_set(name) for name in DATA_SETS},
+}
+"""What --queries may name; anything else is the path of a JSONL or Parquet file with rows {"query", "answer"}."""
+
+
 def _of_source(source: str, seed: int, size: int | None, split: str | None) -> list[Query]:
-    name, colon, path = source.partition(":")
-    hub = source in DATA_SETS
-    if split is not None and not hub:
+    name, colon, rest = source.partition(":")
+    if split is not None and source not in DATA_SETS:
         raise Refusal(f"split {split!r} is of gsm8k or math from the hub, not of {source}; leave it out")
-    if name == "reasoning-gym" and colon:
-        return reasoning_gym_queries(path, seed, 10 if size is None else size)
-    if source == "builtin":
-        queries = list(BUILTIN)
-    elif hub or (colon and name in DATA_SETS):
-        queries = data_set_queries(name, None if hub else path, split or "test")
-    else:
+    # `builtin` takes nothing behind a colon, and reasoning-gym needs a name there: else they are paths.
+    if name not in SOURCES or (name == "builtin" and colon) or (name == "reasoning-gym" and not colon):
         queries = load_queries(source)
+    else:
+        queries = SOURCES[name].load(rest if colon else None, seed, size, split or "test")
+        if SOURCES[name].sized:
+            return queries
     if size is None:
         return queries
     if not 1 <= size <= len(queries):

@@ -8,16 +8,13 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llm_bridge.rewards.math_answers import same_answer
 from theory.refusal import Refusal
-
-if TYPE_CHECKING:
-    from llm_bridge.queries.query import Query
 
 Outcome = float | None
 """Reward 1.0 or 0.0, or None where the response holds no answer the verifier can parse."""
@@ -52,15 +49,18 @@ class Verifier:
     entry: bool = False
 
 
-def verify(query: Query, text: str) -> Outcome:
-    """The outcome of one response: 1.0 right, 0.0 wrong, None unparsable."""
-    verifier = VERIFIERS[query.verifier]
-    answer = verifier.parse(text)
+def verify(verifier: str, gold: str, text: str) -> Outcome:
+    """The outcome of one response: 1.0 right, 0.0 wrong, None unparsable.
+
+    Arguments:
+        verifier: a row of `VERIFIERS`.
+        gold: the right answer as its `gold` parses it: a query's answer, or the JSON of its entry.
+    """
+    row = VERIFIERS[verifier]
+    answer = row.parse(text)
     if answer is None:
         return None
-    same = verifier.same(
-        answer, verifier.gold(query.entry if verifier.entry and query.entry else query.answer)
-    )
+    same = row.same(answer, row.gold(gold))
     return None if same is None else float(same)
 
 

@@ -25,7 +25,7 @@ from llm_bridge.probe.measure import enumerate_responses
 from llm_bridge.queries.procedural import reasoning_gym_queries
 from llm_bridge.queries.query import Query
 from llm_bridge.queries.sources import load_queries
-from llm_bridge.rewards.verifiers import score, verify
+from llm_bridge.rewards.verifiers import score
 from llm_bridge.rollouts.base_rollouts import Visit
 from llm_bridge.rollouts.rollouts import read_prompt
 
@@ -111,7 +111,7 @@ def test_verdicts_agree_with_the_exact_success(tmp_path: Path, tiny: LanguageMod
         whole = enumerate_responses(
             split,
             read_prompt(split, tiny.encode_prompt(query.prompt)),
-            lambda tokens, query=query: score([verify(query, tiny.decode(list(tokens)))])[0],
+            lambda tokens, query=query: score([query.outcome(tiny.decode(list(tokens)))])[0],
             max_tokens=3,
             end_tokens=tiny.end_tokens,
             vocabulary=14,

@@ -31,7 +31,6 @@ from llm_bridge.network.split import SplitModel
 from llm_bridge.probe.measure import measure
 from llm_bridge.probe.spec import ProbeSpec
 from llm_bridge.queries.query import Query
-from llm_bridge.rewards.verifiers import verify
 from llm_bridge.rollouts.asked import Question
 from llm_bridge.rollouts.rollouts import open_prompt, read_prompt, read_responses, sample, score, uniforms
 from llm_bridge.train import Trainer
@@ -292,7 +291,7 @@ def test_plain_and_split_agree_on_real_models(wheel: Wheel, text: str, answer: s
         )
     query = Query(prompt=text, answer=answer, verifier="last_number")
     paid = [
-        sum(verify(query, model.decode(row[row >= 0].tolist())) == 1 for row in rollouts.tokens)
+        sum(query.outcome(model.decode(row[row >= 0].tolist())) == 1 for row in rollouts.tokens)
         for rollouts in (ours, theirs)
     ]
     assert min(paid) > 0 and stats.fisher_exact([paid, [48 - n for n in paid]]).pvalue > 0.001

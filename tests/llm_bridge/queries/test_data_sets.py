@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 
 from llm_bridge.queries.data_sets import DATA_SETS, data_set_queries
 from llm_bridge.queries.sources import parse_source
-from llm_bridge.rewards.verifiers import verify
 from theory.refusal import Refusal
 from theory.warning import QueryWarning
 
@@ -40,7 +39,7 @@ def test_the_papers_prompts_and_strict_rewards(tmp_path: Path, file: str) -> Non
     (query,) = parse_source(f"gsm8k:{written(tmp_path, [GSM8K], file)}")
     assert query.prompt == ('How many? Let\'s think step by step and output the final answer after "####".')
     assert (query.answer, query.verifier, query.name) == ("13", "gsm8k", "gsm8k-0")
-    assert [verify(query, text) for text in ("#### 13", "#### 13.0", "13", "#### 12")] == [
+    assert [query.outcome(text) for text in ("#### 13", "#### 13.0", "13", "#### 12")] == [
         1.0,
         0.0,
         None,
@@ -51,7 +50,7 @@ def test_the_papers_prompts_and_strict_rewards(tmp_path: Path, file: str) -> Non
     assert query.prompt == ("Half? Let's think step by step and output the final answer within \\boxed{}.")
     assert (query.answer, query.verifier, query.name) == (r"\frac{1}{2}", "math", "math-0")
     texts = (r"\boxed{0.5}", r"it is \boxed{1/2}.", r"\boxed{2/4}", "1/2", r"\boxed{}")
-    assert [verify(query, text) for text in texts] == [1.0, 1.0, 0.0, None, 0.0]
+    assert [query.outcome(text) for text in texts] == [1.0, 1.0, 0.0, None, 0.0]
 
 
 @given(st.lists(st.integers(-(10**9), 10**9), min_size=1, max_size=4))
@@ -61,12 +60,12 @@ def test_the_gold_answer_pays_and_its_neighbour_does_not(
     folder = tmp_path_factory.mktemp("d")
     rows = [{"question": "q", "answer": f"some {n + 1} steps\n#### {n:,}"} for n in golds]
     for n, query in zip(golds, data_set_queries("gsm8k", written(folder, rows)), strict=True):
-        assert verify(query, f"#### {n}") == 1.0 == verify(query, f"#### {n:,}")
-        assert verify(query, f"#### {n + 1}") == 0.0
+        assert query.outcome(f"#### {n}") == 1.0 == query.outcome(f"#### {n:,}")
+        assert query.outcome(f"#### {n + 1}") == 0.0
     rows = [{"problem": "q", "answer": a} for n in golds for a in (f"{n}", f"\\boxed{{1}} \\boxed{{{n}}}")]
     for i, query in enumerate(data_set_queries("math", written(folder, rows))):
-        assert verify(query, f"\\boxed{{{golds[i // 2]}}}") == 1.0
-        assert verify(query, f"\\boxed{{{golds[i // 2] + 1}}}") == 0.0
+        assert query.outcome(f"\\boxed{{{golds[i // 2]}}}") == 1.0
+        assert query.outcome(f"\\boxed{{{golds[i // 2] + 1}}}") == 0.0
 
 
 @pytest.mark.parametrize("file", ["d.jsonl", "d.parquet"])
@@ -117,7 +116,7 @@ def test_the_published_files_read_whole(name: str, split: str, rows: int) -> Non
     queries = data_set_queries(name, published(f"{name}-{split}.parquet"))
     assert len(queries) == rows
     said = "#### {}" if name == "gsm8k" else "\\boxed{{{}}}"
-    assert all(verify(query, said.format(query.answer)) == 1.0 for query in queries)
+    assert all(query.outcome(said.format(query.answer)) == 1.0 for query in queries)
     assert all(query.prompt.endswith(DATA_SETS[name].suffix) for query in queries)
 
 

@@ -20,7 +20,6 @@ from llm_bridge.queries.builtin import BUILTIN, DEFAULT
 from llm_bridge.queries.procedural import reasoning_gym_queries
 from llm_bridge.queries.query import Query
 from llm_bridge.queries.sources import load_queries, parse_source
-from llm_bridge.rewards.verifiers import verify
 from llm_bridge.rollouts.rollouts import read_prompt
 from theory.refusal import Refusal
 
@@ -46,7 +45,7 @@ def test_a_query_survives_json(prompt: str, answer: int) -> None:
 def test_builtin_queries_have_names_of_their_own_and_pay_their_answer() -> None:
     assert len(BUILTIN) >= 12
     assert len({query.name for query in BUILTIN}) == len({query.prompt for query in BUILTIN}) == len(BUILTIN)
-    assert all(verify(query, f"It is {query.answer}.") == 1.0 for query in BUILTIN)
+    assert all(query.outcome(f"It is {query.answer}.") == 1.0 for query in BUILTIN)
     assert DEFAULT in BUILTIN
     prompts = {query.prompt for query in BUILTIN}
     assert {
@@ -155,10 +154,10 @@ def test_reasoning_gym_pays_full_marks_only() -> None:
     assert queries == reasoning_gym_queries("basic_arithmetic", seed=1, size=3, max_terms=2)
     assert queries == [Query.model_validate_json(query.model_dump_json()) for query in queries]
     for query in queries:
-        assert verify(query, f" {query.answer}\n") == 1.0
-        assert verify(query, f"well <answer>{query.answer}</answer> done") == 1.0
-        assert verify(query, f"{query.answer}0") == 0.0
-        assert verify(query, " ") is None
+        assert query.outcome(f" {query.answer}\n") == 1.0
+        assert query.outcome(f"well <answer>{query.answer}</answer> done") == 1.0
+        assert query.outcome(f"{query.answer}0") == 0.0
+        assert query.outcome(" ") is None
     assert len(parse_source("reasoning-gym:basic_arithmetic", seed=2, size=4)) == 4
 
 
@@ -190,7 +189,7 @@ def test_builtin_queries_span_what_the_model_can_and_cannot_do() -> None:
         texts = (
             model.decode([int(x) for x in y[:n]]) for y, n in zip(part.tokens, part.lengths, strict=True)
         )
-        share[query.name] = float(np.mean([verify(query, text) == 1.0 for text in texts]))
+        share[query.name] = float(np.mean([query.outcome(text) == 1.0 for text in texts]))
     assert share["5+5"] < 0.05
     assert share["number-7"] > 0.6
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_bridge.queries.query import Query
-from llm_bridge.rewards.verifiers import VERIFIERS, last_boxed, score, verify
+from llm_bridge.rewards.verifiers import VERIFIERS, last_boxed, score
 from theory.refusal import Refusal
 
 numbers = st.integers(-(10**12), 10**12)
@@ -18,7 +18,7 @@ prose = st.text(alphabet="abcdefgh !?:;\n", max_size=30)
 
 
 def outcome(verifier: str, answer: str, text: str) -> float | None:
-    return verify(Query(prompt="q", answer=answer, verifier=verifier), text)
+    return Query(prompt="q", answer=answer, verifier=verifier).outcome(text)
 
 
 @given(number=numbers, before=st.sampled_from(["", " ", "\n"]), after=st.sampled_from(["", ".", " .", ".\n"]))
