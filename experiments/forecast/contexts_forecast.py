@@ -63,7 +63,7 @@ def foretell(spec: ContextsSpec, joint: JointProbe, progress: Progress) -> Foret
         # A round more than is trained: its success is that after the last update.
         curves = simulate(
             arms, spec.rule, spec.rounds + 1, pool, spec.seed + done, observe=("outcome", "success", *looking),
-            verifier=spec.verifier,
+            pay=spec.pay,
         )  # fmt: skip
         if name == "joint":
             for set_, seen in zip(SETS, ("success", *looking), strict=False):

@@ -16,7 +16,6 @@ from experiments.folder.joint_store import load_joint, save_joint
 from experiments.folder.probe_cache import probe_of
 from experiments.folder.run_folder import TrainingFolder
 from experiments.forecast.contexts_forecast import Array, Foretold, foretell
-from experiments.run.pay import pay_of
 from experiments.run.stages import question_of, rows_of
 from experiments.specs.contexts_spec import ContextsSpec
 from llm_bridge.probe.jointly import measure_jointly
@@ -129,7 +128,7 @@ class ContextsRun(TrainingFolder):
         )
         return Trainer(
             self.split, asked, spec.rule, replicas=spec.replicas, max_tokens=spec.max_tokens,
-            batch=spec.batch, held_out=apart, seed=spec.seed, pay=pay_of(spec.verifier),
+            batch=spec.batch, held_out=apart, seed=spec.seed, pay=spec.pay,
             chunk=self.micro_batch, recompute=self.recompute,
         )  # fmt: skip
 

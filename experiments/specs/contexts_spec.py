@@ -6,11 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from bandit_sim.verifiers import Clean, Verifier
-from experiments.run.pay import no_pay_on_text
 from experiments.specs.run_spec import ForecastSpec, ProbeSpec, TrainingSpec
 from llm_bridge.network.specs import FullSpec
 from llm_bridge.queries.query import Query
+from theory.pay import Clean, Pay, no_pay_on_text
 from theory.refusal import Refusal
 from theory.rules.spec import Count, Spec
 
@@ -29,16 +28,16 @@ class ContextsSpec(TrainingSpec):
     Arguments:
         batch: queries per round, drawn without replacement by each replica for itself.
         held_out: queries whose success is forecast and observed, and that are not trained on.
-        verifier: what a verified response is paid; success stays what the query's own verifier says.
-    Errors: Refusal for a batch that the queries cannot fill, a query on both sides, or a verifier that means
-        nothing on text.
+        pay: what a verified response is paid; success stays what the query's own verifier says.
+    Errors: Refusal for a batch that the queries cannot fill, a query on both sides, or pay that means nothing
+        on text.
     """
 
     queries: Annotated[tuple[Query, ...], Field(min_length=1)]
     batch: Count
     held_out: HeldOut | None = None
     # Left out where it pays the reward itself, so that older runs keep their hash.
-    verifier: Verifier = Field(default=Clean(), exclude_if=lambda verifier: verifier == Clean())
+    pay: Pay = Field(default=Clean(), exclude_if=lambda pay: pay == Clean())
     rounds: Count = 40
     replicas: Count = 16
     probe: ProbeSpec = ProbeSpec(rollouts=512)
@@ -65,8 +64,8 @@ class ContextsSpec(TrainingSpec):
         both = {q.prompt for q in self.queries} & {q.prompt for q in self.apart}
         if both:
             raise Refusal(f"query {min(both)!r} is trained on and held out; leave it out of one of them")
-        if (reason := no_pay_on_text(self.verifier)) is not None:
-            raise Refusal(f"verifier {self.verifier.kind}: {reason}")
+        if (reason := no_pay_on_text(self.pay)) is not None:
+            raise Refusal(f"pay {self.pay.kind}: {reason}")
         return self
 
     @property
@@ -81,7 +80,7 @@ class ContextsSpec(TrainingSpec):
 
     def stage(self, name: Literal["probe", "forecast", "train", "overlay"]) -> str:
         """12 hex digits that change with any field that stage's result depends on."""
-        training = {"rule", "rounds", "replicas", "batch", "verifier"}
+        training = {"rule", "rounds", "replicas", "batch", "pay"}
         return self.digest({
             "probe": {*training, "forecast"},
             "train": {"probe", "forecast"},

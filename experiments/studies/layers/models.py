@@ -14,7 +14,6 @@ from bandit_sim import simulate
 from experiments.compare.final_success import final_success
 from experiments.forecast.forecast import tabular_arms
 from experiments.run.contexts import ContextsRun
-from experiments.run.pay import no_pay_on_text
 from experiments.scoring.smoothing import default_width, smooth
 from experiments.specs.contexts_spec import ContextsSpec, HeldOut
 from experiments.specs.run_spec import ForecastSpec, ModelSpec, ProbeSpec
@@ -22,6 +21,7 @@ from experiments.studies.layers.configuration import OVERLAP, Configuration, Dif
 from experiments.studies.layers.record import RESULT, End, Prediction, Result, fingerprint, hash_of, now
 from experiments.studies.layers.steps import Seed, Steps, in_steps_of
 from llm_bridge.queries.query import Query
+from theory.pay import no_pay_on_text
 from theory.refusal import Refusal
 from theory.rules.spec import Count, Spec
 
@@ -105,7 +105,7 @@ class ModelWorld(Spec):
             return "what a model's responses and queries share is its own"
         if asked.overlap == 0.0 and not self.unlike:
             return f"no queries of another kind are listed for {self.model} (unlike)"
-        if (reason := no_pay_on_text(asked.verifier)) is not None:
+        if (reason := no_pay_on_text(asked.pay)) is not None:
             return reason
         if asked.rule.drawn > budget.most:
             return f"{asked.rule.drawn} rollouts a round cost too much at this scale (most = {budget.most})"
@@ -133,7 +133,7 @@ class ModelWorld(Spec):
             else None,
             model=ModelSpec(name=self.model),
             rule=in_steps_of(self.step, asked.rule),
-            verifier=asked.verifier,
+            pay=asked.pay,
             rounds=budget.rounds,
             replicas=max(budget.least, budget.replicas // asked.rule.drawn),
             max_tokens=self.max_tokens,
@@ -158,9 +158,7 @@ class ModelWorld(Spec):
         if len(spec.queries) == 1:
             arms, seeds = tabular_arms(joint.probes[0]), spec.forecast.seeds
             alone = smooth(
-                simulate(arms, spec.rule, spec.rounds, seeds, spec.seed, verifier=spec.verifier).mean(
-                    "success"
-                ),
+                simulate(arms, spec.rule, spec.rounds, seeds, spec.seed, pay=spec.pay).mean("success"),
                 width,
             ).tolist()
         held_out = made.members["joint", "held_out"].mean(axis=0).tolist() if spec.held_out else None

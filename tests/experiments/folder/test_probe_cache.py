@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from linearised import small, spec
 
-from bandit_sim.verifiers import Noisy
 from experiments.folder import probe_cache
 from experiments.run.contexts import ContextsRun
 from experiments.run.stages import Run
@@ -22,6 +21,7 @@ from experiments.specs.run_spec import ProbeSpec
 from llm_bridge.models.language_model import LanguageModel, load_model
 from llm_bridge.network.specs import AdapterSpec
 from llm_bridge.queries.query import Query
+from theory.pay import Noisy
 from theory.rules import preset
 from theory.trees.joint_probe import JointProbe
 from theory.trees.probe import Probe
@@ -110,7 +110,7 @@ def assert_equal(found: Any, made: Any) -> None:
 FASTER = {"rounds": 9, "replicas": 5, "rule": preset("rloo", eta=0.1, rollouts=3)}
 ALIKE = [
     (ONE, FASTER), (SEVERAL, FASTER), (SEVERAL, {"batch": 2, "every": 2}),
-    (SEVERAL, {"verifier": Noisy(false_positive=0.5)}),
+    (SEVERAL, {"pay": Noisy(false_positive=0.5)}),
     # What is trained on is probed as what is held out.
     (SEVERAL, {"queries": (A, B, C), "held_out": ()}), (SEVERAL, {"queries": (A,), "held_out": (B, C)}),
 ]  # fmt: skip

@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from bandit_sim.verifiers import Clean, Format, Noisy
 from experiments.cli.app import app
 from experiments.compare.contexts_overlay import overlay
 from experiments.folder import checkpoint
@@ -21,6 +20,7 @@ from experiments.specs.contexts_spec import ContextsSpec, HeldOut
 from experiments.specs.run_spec import ForecastSpec, ModelSpec, ProbeSpec
 from llm_bridge.models.language_model import LanguageModel, load_model
 from llm_bridge.queries.query import Query
+from theory.pay import Clean, Format, Noisy
 from theory.refusal import Refusal
 from theory.rules import preset
 
@@ -143,21 +143,21 @@ def test_stages_change_with_what_they_depend_on() -> None:
     assert len({s.stage("forecast") for s in (base, faster, more)}) == 3
 
 
-def test_a_verifier_changes_the_run_and_not_its_probe_and_no_hash_of_runs_without_one() -> None:
-    base, noisy = spec(), spec(verifier=Noisy(false_positive=0.5, false_negative=0.5))
+def test_pay_changes_the_run_and_not_its_probe_and_no_hash_of_runs_without_one() -> None:
+    base, noisy = spec(), spec(pay=Noisy(false_positive=0.5, false_negative=0.5))
     assert base.stage("probe") == noisy.stage("probe")
     assert base.stage("train") != noisy.stage("train") and base.stage("forecast") != noisy.stage("forecast")
-    assert "verifier" not in base.model_dump() and base == ContextsSpec.model_validate(base.model_dump())
+    assert "pay" not in base.model_dump() and base == ContextsSpec.model_validate(base.model_dump())
     assert noisy == ContextsSpec.model_validate(noisy.model_dump())
 
 
 def test_success_is_what_the_query_says_whatever_is_paid(tmp_path: Path, tiny: LanguageModel) -> None:
-    """A verifier that is always wrong: round 1 draws the same responses, is paid the contrary, and p then falls."""
+    """All of it judged wrongly: round 1 draws the same responses, is paid the contrary, and p then falls."""
     rule = preset("minimalist", eta=0.02)
     wrong = Noisy(false_positive=1.0, false_negative=1.0)
     clean, noisy = (
-        ContextsRun(spec(rule=rule, verifier=verifier, replicas=24), tmp_path / name, model=tiny)
-        for name, verifier in (("clean", Clean()), ("wrong", wrong))
+        ContextsRun(spec(rule=rule, pay=pay, replicas=24), tmp_path / name, model=tiny)
+        for name, pay in (("clean", Clean()), ("wrong", wrong))
     )
     np.testing.assert_array_equal(clean.observe().training[:, 0], noisy.observe().training[:, 0])
     rows = pq.read_table(tmp_path / "wrong" / "observed.parquet").to_pylist()
@@ -178,7 +178,7 @@ def test_older_hashes_stay() -> None:
         ({"batch": 3}, "batch = 3 of 2 training queries"),
         ({"held_out": HeldOut(queries=ASKED[:1])}, "is trained on and held out"),
         ({"queries": ()}, "at least 1 item"),
-        ({"verifier": Format(wrong=0.5)}, "well-formed, which of a text is seen"),
+        ({"pay": Format(wrong=0.5)}, "well-formed, which of a text is seen"),
     ],
 )
 def test_bad_specs(changes: dict, message: str) -> None:
