@@ -15,7 +15,7 @@ from bandit_sim.arms.arms import TreeArms
 from bandit_sim.engines import tree_kernel
 from bandit_sim.rounds.keys import root_key
 from bandit_sim.rounds.step import Carry, ascend, batch_of, check_pair, draw, knobs_of, luck_of, push, start
-from bandit_sim.verifiers import Clean
+from theory.pay import Clean
 from theory.refusal import Refusal
 from theory.rules.rule import Rule
 

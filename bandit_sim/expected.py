@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 
 from bandit_sim.engines import AnyArms, Engine, engine_for
-from bandit_sim.rounds.step import Draws, check_pair, knobs_of, start, update
-from bandit_sim.verifiers import Clean, VerifierSpec, check_verifier, length_and_flip
+from bandit_sim.rounds.step import Draws, check_pair, knobs_of, length_and_flip, start, update
+from theory.pay import Clean, PaySpec, check_pay
 from theory.refusal import Refusal
 from theory.rules.rule import Rule
 
 
-def expected_step(arms: AnyArms, rule: Rule, verifier: VerifierSpec | None = None) -> float:
+def expected_step(arms: AnyArms, rule: Rule, pay: PaySpec | None = None) -> float:
     """E[p after one round] - p from the base policy, by enumeration of every arm and every reward it may be paid.
 
     Needs one rollout per round: `rule.rollouts` = 1 and, for contexts, a batch of one query.
@@ -27,9 +27,9 @@ def expected_step(arms: AnyArms, rule: Rule, verifier: VerifierSpec | None = Non
         raise Refusal(f"the rule draws {rule.drawn} rollouts; enumeration needs one rollout per round")
     if (batch := engine.pick(arms, jax.random.key(0)).shape[0]) != 1:
         raise Refusal(f"arms.batch = {batch}; enumeration needs a batch of one query")
-    verifier = Clean() if verifier is None else verifier
-    check_verifier(verifier, arms.reward, arms.flip)
-    return float(_expected_step(engine, _without_eta(rule), verifier, arms, rule.optimiser.eta))
+    pay = Clean() if pay is None else pay
+    check_pay(pay, arms.reward, arms.flip)
+    return float(_expected_step(engine, _without_eta(rule), pay, arms, rule.optimiser.eta))
 
 
 def _without_eta(rule: Rule) -> Rule:
@@ -37,10 +37,8 @@ def _without_eta(rule: Rule) -> Rule:
     return rule.model_copy(update={"optimiser": rule.optimiser.model_copy(update={"eta": 1.0})})
 
 
-@partial(jax.jit, static_argnames=("engine", "rule", "verifier"))
-def _expected_step(
-    engine: Engine, rule: Rule, verifier: VerifierSpec, arms: AnyArms, eta: jax.Array
-) -> jax.Array:
+@partial(jax.jit, static_argnames=("engine", "rule", "pay"))
+def _expected_step(engine: Engine, rule: Rule, pay: PaySpec, arms: AnyArms, eta: jax.Array) -> jax.Array:
     base_state = engine.init(arms)
     knobs = knobs_of(rule, base_state.dtype)._replace(eta=jnp.asarray(eta, base_state.dtype))
     base = start(engine, rule, arms, knobs)
@@ -53,7 +51,7 @@ def _expected_step(
 
     everything = jnp.arange(truth.shape[0], dtype=jnp.int32)
     mask = engine.token_mask(arms, everything, base.state.dtype)
-    rewards, chances = verifier.law(truth, *length_and_flip(arms, everything, mask))
+    rewards, chances = pay.law(truth, *length_and_flip(arms, everything, mask))
     total = jnp.zeros_like(before)
     mass = engine.frequency(arms).astype(before.dtype) * jnp.exp(engine.log_probabilities(arms, base.state))
     for paid, chance in zip(rewards, chances, strict=True):

@@ -20,8 +20,8 @@ from bandit_sim.rounds.keys import root_key
 from bandit_sim.rounds.observe import OBSERVABLES, Observable, check_names, class_masses
 from bandit_sim.rounds.scan import run_seeds
 from bandit_sim.rounds.step import Knobs, check_decay, check_pair
-from bandit_sim.verifiers import Clean, VerifierSpec, check_verifier
 from theory.curves import Curves
+from theory.pay import Clean, PaySpec, check_pay
 from theory.refusal import Refusal
 from theory.rules.rule import Rule
 
@@ -41,7 +41,7 @@ def simulate(
     *,
     observe: Observe = ("success", "reward"),
     every: int = 1,
-    verifier: VerifierSpec | None = None,
+    pay: PaySpec | None = None,
     engine: ClassEngine = "auto",
     dtype: DType | None = None,
     devices: Sequence[Device] | None = None,
@@ -58,7 +58,7 @@ def simulate(
         key: integer or JAX key; draw (seed, round, rollout) has a key of its own.
         observe: names of `bandit_sim.rounds.observe.OBSERVABLES`, or "class_mass".
         every: record rounds 0, every, 2 every, ... only; the others are simulated all the same.
-        verifier: what a pull is paid; default the true reward.
+        pay: what a pull is paid; default the true reward.
         engine: for arms in classes "lumped", "event" or the cheaper of the two; other arms have one engine each.
         dtype: "float32" or "float64" for the whole simulation; default float64 for arms in classes, else that of
             the arms as JAX takes them (float32 unless jax_enable_x64).
@@ -77,12 +77,12 @@ def simulate(
         if devices is not None:
             raise Refusal("devices: arms in classes run on the first device; leave devices out")
         return simulate_classes(
-            arms, rule, rounds, seeds, key, observe=observe, every=every, verifier=verifier, dtype=dtype,
+            arms, rule, rounds, seeds, key, observe=observe, every=every, pay=pay, dtype=dtype,
             engine=engine, chunk=chunk, progress=progress,
         )  # fmt: skip
     if isinstance(arms, LazyTree):
         return _simulate_lazily(
-            arms, rule, rounds, seeds, key, observe=observe, every=every, verifier=verifier, dtype=dtype,
+            arms, rule, rounds, seeds, key, observe=observe, every=every, pay=pay, dtype=dtype,
             devices=devices, engine=engine, chunk=chunk, progress=progress,
         )  # fmt: skip
     if engine != "auto":
@@ -91,7 +91,7 @@ def simulate(
         )
     (curves,) = simulate_grid(
         [(arms, rule)], rounds, seeds, key,
-        observe=observe, every=every, verifier=verifier, dtype=dtype, devices=devices, chunk=chunk,
+        observe=observe, every=every, pay=pay, dtype=dtype, devices=devices, chunk=chunk,
         progress=progress,
     )  # fmt: skip
     return curves
@@ -106,7 +106,7 @@ def _simulate_lazily(
     *,
     observe: Observe,
     every: int,
-    verifier: VerifierSpec | None,
+    pay: PaySpec | None,
     dtype: DType | None,
     devices: Sequence[Device] | None,
     engine: ClassEngine,
@@ -124,7 +124,7 @@ def _simulate_lazily(
     with jax.enable_x64(True) if dtype == "float64" else nullcontext():
         for first in range(0, len(block), size):
             part = block[first : first + size]
-            parts.append(lazy_tree.run(arms, rule, at, part, key, verifier=verifier, observe=observe))
+            parts.append(lazy_tree.run(arms, rule, at, part, key, pay=pay, observe=observe))
             if progress is not None:
                 progress(min(first + size, len(block)), len(block))
     return Curves({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, at=at)
@@ -138,7 +138,7 @@ def simulate_grid(
     *,
     observe: Observe = ("success", "reward"),
     every: int = 1,
-    verifier: VerifierSpec | None = None,
+    pay: PaySpec | None = None,
     dtype: DType | None = None,
     devices: Sequence[Device] | None = None,
     chunk: int | None = None,
@@ -157,9 +157,9 @@ def simulate_grid(
     engine = engine_for(cases[0][0])
     rule = _common_rule([rule for _, rule in cases])
     check_pair(engine, rule)
-    verifier = Clean() if verifier is None else verifier
+    pay = Clean() if pay is None else pay
     for arms, case_rule in cases:
-        check_verifier(verifier, arms.reward, arms.flip)
+        check_pay(pay, arms.reward, arms.flip)
         check_decay(arms, case_rule, rounds)
     devices = list(devices) if devices is not None else jax.devices()[:1]
     with jax.enable_x64(True) if dtype == "float64" else nullcontext():
@@ -183,7 +183,7 @@ def simulate_grid(
             seen = run_seeds(
                 engine,
                 rule,
-                verifier,
+                pay,
                 names,
                 every,
                 -(-rounds // every),

@@ -17,7 +17,7 @@ from llm_bridge.network.adapters import Factors
 from llm_bridge.network.optimiser import Ascent
 from llm_bridge.network.split import SplitModel
 from llm_bridge.rollouts.asked import Asked, Question
-from llm_bridge.rollouts.draws import Draws, Pay, numbers
+from llm_bridge.rollouts.draws import Draws, numbers
 from llm_bridge.rollouts.rollouts import (
     Prompt,
     Rollouts,
@@ -26,6 +26,7 @@ from llm_bridge.rollouts.rollouts import (
     response_logits,
     score,
 )
+from theory.pay import Clean, PaySpec
 from theory.refusal import Refusal
 from theory.rules.batch import GREEDY, SAMPLED, Batch
 from theory.rules.rule import Rule
@@ -89,7 +90,7 @@ class Trainer:
         batch: int | None = None,
         held_out: Sequence[Question] = (),
         seed: int = 0,
-        pay: Pay | None = None,
+        pay: PaySpec | None = None,
         chunk: int = 16,
         recompute: bool = False,
         policy: Policy = response_logits,
@@ -102,7 +103,7 @@ class Trainer:
         self.replicas, self.max_tokens, self.chunk = replicas, max_tokens, chunk
         self.asked = [Asked(split, question, replicas) for question in (*questions, *held_out)]
         self.training = len(questions)
-        self.draws = Draws(self.asked, self.training, replicas, self.batch, max_tokens, seed, pay)
+        self.draws = Draws(self.asked, self.training, replicas, self.batch, max_tokens, seed, pay or Clean())
         self.factors: Factors = split.adapters.fresh(replicas)
         self.parameters = split.adapters.trainable(self.factors)
         self.ascent = Ascent(rule.optimiser, self.parameters)

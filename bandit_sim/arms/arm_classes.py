@@ -37,7 +37,7 @@ class ArmClasses:
         logit: (C,) initial logit of each single arm of the class, float64.
         count: (C,) arms in the class, int64, 1 to 2^62.
         reward: (C,) true reward of each arm of the class.
-        flip: (C,) probability that a verifier misjudges one of its responses, in [0, 1]; 0 where not given.
+        flip: (C,) probability that noisy pay misjudges one of its responses, in [0, 1]; 0 where not given.
     Errors: Refusal naming the class and the value.
     Valid when: the classes describe the policy; every constructor says what it represents exactly.
     """

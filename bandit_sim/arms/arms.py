@@ -21,7 +21,7 @@ class Arms:
     Arguments:
         logits: (K,) initial logits; -inf is an arm that is never pulled.
         reward: (K,) reward of each arm.
-        flip: (K,) chance that a noisy verifier misjudges the arm; None is 0 for all.
+        flip: (K,) chance that noisy pay misjudges the arm; None is 0 for all.
     Errors: Refusal naming the arm whose reward, logit or flip is not such a number.
     """
 
@@ -71,7 +71,7 @@ class ParticleArms:
         mass: (L,) probability of each particle; normalised by the engine's softmax.
         reward: (L,) reward of each particle.
         kernel: (L, L) inner products of the responses' scores, in nats per unit of eta times weight.
-        flip: (L,) chance that a noisy verifier misjudges the particle; None is 0 for all.
+        flip: (L,) chance that noisy pay misjudges the particle; None is 0 for all.
     Errors: Refusal naming the particle or the shape.
     """
 
@@ -116,7 +116,7 @@ class TreeArms:
         span: (L, T) how many tokens of the leaf they carry; 0 beyond the response's end.
         reward: (L,) reward of the leaf.
         kernel: (E, E) inner products of the edges' scores.
-        flip: (L,) chance that a noisy verifier misjudges the leaf; None is 0 for all.
+        flip: (L,) chance that noisy pay misjudges the leaf; None is 0 for all.
         query: (L,) the query that the leaf answers, of a forest with a tree for each, training queries first;
             None is one query.
         training: queries trained on; the others are held out.

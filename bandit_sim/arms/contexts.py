@@ -28,7 +28,7 @@ class Contexts:
         reward: (N K,) true reward.
         overlap: () share of features that all queries have in common: 0 separate bandits, 1 a single one.
         kinds: (K, K) Gram matrix of the arms' features; identity is no overlap between arms.
-        flip: (N K,) chance that a noisy verifier misjudges the choice; None is 0 for all.
+        flip: (N K,) chance that noisy pay misjudges the choice; None is 0 for all.
         training: Q.
         batch: B, queries per round.
     Errors: Refusal naming the field, its value and the fix; kinds that is no Gram matrix.

@@ -34,7 +34,7 @@ class TokenTree:
         token: (L, T) that token.
         length: (L,) tokens of the response.
         reward: (L,) its true reward.
-        flip: (L,) chance that a noisy verifier misjudges it; None is 0 for all.
+        flip: (L,) chance that noisy pay misjudges it; None is 0 for all.
         root: () prefix that rollouts begin at.
         within: (L,) whether the response begins with that prefix.
         skip: tokens of that prefix; rollouts are neither asked for them nor trained on them.

@@ -36,11 +36,11 @@ LONGEST = 10**7
 """Successes a chain is computed for; longer runs go to the lumped engine."""
 
 
-def applies(arms: ArmClasses, rule: Rule, verifier: Any, at: Sequence[int] | NDArray[np.int64]) -> bool:
+def applies(arms: ArmClasses, rule: Rule, pay: Any, at: Sequence[int] | NDArray[np.int64]) -> bool:
     """Whether the chain is the whole story: one arm of reward 1, all others 0, raw, SGD, no noise, n = 1."""
     good = np.asarray(arms.reward) != 0
     return (
-        verifier is None
+        pay is None
         and rule.rollouts == 1
         and isinstance(rule.signal, Raw)
         and isinstance(rule.objective, PolicyGradient)

@@ -12,8 +12,8 @@ from bandit_sim.arms.arm_classes import ArmClasses
 from bandit_sim.classes import event, lumped
 from bandit_sim.classes.blocks import BLOCK
 from bandit_sim.classes.observables import SAMPLED
-from bandit_sim.verifiers import Clean, VerifierSpec, check_verifier
 from theory.curves import Curves
+from theory.pay import Clean, PaySpec, check_pay
 from theory.refusal import Refusal
 from theory.rules.rule import Rule
 
@@ -23,14 +23,14 @@ QUIET = 0.05
 
 
 def engine_of(
-    arms: ArmClasses, rule: Rule, verifier: VerifierSpec | None, every: int, observe: Sequence[str] = ()
+    arms: ArmClasses, rule: Rule, pay: PaySpec | None, every: int, observe: Sequence[str] = ()
 ) -> Literal["lumped", "event"]:
     """The cheaper engine: `event` where it carries the rule and what is observed, and few rounds move anything or few
     are recorded.
     """
     if set(observe) & set(SAMPLED):
         return "lumped"
-    busy = event.busy_share(arms, rule, _law(verifier))
+    busy = event.busy_share(arms, rule, _law(pay))
     return "event" if busy is not None and (busy < QUIET or every >= 16) else "lumped"
 
 
@@ -43,7 +43,7 @@ def simulate_classes(
     *,
     observe: Sequence[str],
     every: int,
-    verifier: VerifierSpec | None,
+    pay: PaySpec | None,
     dtype: Literal["float32", "float64"] | None,
     engine: ClassEngine,
     chunk: int | None,
@@ -52,15 +52,15 @@ def simulate_classes(
     """What `simulate` does with arms in classes; a seed's bits do not depend on which others are asked for."""
     block = block_of(seeds, rounds=rounds, every=every, chunk=1 if chunk is None else chunk)
     flip = np.asarray(arms.flip)
-    check_verifier(Clean() if verifier is None else verifier, arms.reward, flip if flip.any() else None)
-    chosen = engine_of(arms, rule, verifier, every, observe) if engine == "auto" else engine
+    check_pay(Clean() if pay is None else pay, arms.reward, flip if flip.any() else None)
+    chosen = engine_of(arms, rule, pay, every, observe) if engine == "auto" else engine
     run = {"lumped": lumped.run, "event": event.run}[chosen]
     at = np.arange(0, rounds, every)
     size = BLOCK * -(-(chunk or BLOCK) // BLOCK)
     parts: list[dict[str, np.ndarray]] = []
     for first in range(0, len(block), size):
         part, held = block[first : first + size], dtype or "float64"
-        parts.append(run(arms, rule, at, part, key, verifier=_law(verifier), observe=observe, dtype=held))
+        parts.append(run(arms, rule, at, part, key, pay=_law(pay), observe=observe, dtype=held))
         if progress is not None:
             progress(min(first + size, len(block)), len(block))
     return Curves({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, at=at)
@@ -75,6 +75,6 @@ def block_of(seeds: int | range, **counted: int) -> range:
     return block
 
 
-def _law(verifier: VerifierSpec | None) -> Any:
+def _law(pay: PaySpec | None) -> Any:
     """The engines take None for the true reward, and have a faster way for it."""
-    return None if isinstance(verifier, Clean) else verifier
+    return None if isinstance(pay, Clean) else pay

@@ -30,7 +30,7 @@ from bandit_sim.classes.setup import set_up, until_it_fits
 from bandit_sim.classes.uniforms import uniforms
 from bandit_sim.classes.weigh import Table, check_rule, how_to_weigh, plain_sgd, table_of, weigh_by_table
 from bandit_sim.rounds.optimiser import realise
-from bandit_sim.verifiers import VerifierSpec
+from theory.pay import PaySpec
 from theory.refusal import Refusal
 from theory.rules.rule import Rule
 
@@ -59,7 +59,7 @@ def run(
     seeds: int | range,
     key: int | jax.Array,
     *,
-    verifier: VerifierSpec | None = None,
+    pay: PaySpec | None = None,
     observe: Sequence[str] = ("success",),
     dtype: Any = jnp.float64,
     slots: int | None = None,
@@ -79,8 +79,8 @@ def run(
     """
     rounds, names = round_numbers(at), check_observe(observe, NAMES)
     check_rule(rule)
-    _, quiet = _quiet_rounds(arms, rule, verifier)
-    setup = set_up(arms, rule, names, key, verifier, dtype, slots, 2 + 2 * rule.rollouts)
+    _, quiet = _quiet_rounds(arms, rule, pay)
+    setup = set_up(arms, rule, names, key, pay, dtype, slots, 2 + 2 * rule.rollouts)
     plan, classes, table = Plan(rule, setup.keys, quiet, setup.length), setup.classes, setup.table
     first_alone = FirstAlone()
     with jax.enable_x64(True):
@@ -103,11 +103,11 @@ def run(
     return in_order(run_blocks(seeds, one_block), setup.order)
 
 
-def busy_share(arms: ArmClasses, rule: Rule, verifier: VerifierSpec | None) -> float | None:
+def busy_share(arms: ArmClasses, rule: Rule, pay: PaySpec | None) -> float | None:
     """Probability that the first round moves something; None where this engine does not carry the rule."""
     try:
         check_rule(rule)
-        paid, (low, high) = _quiet_rounds(arms, rule, verifier)
+        paid, (low, high) = _quiet_rounds(arms, rule, pay)
     except ValueError:
         return None
     q = float(arms.masses()[paid == table_of(rule, paid).high].sum())
@@ -115,16 +115,16 @@ def busy_share(arms: ArmClasses, rule: Rule, verifier: VerifierSpec | None) -> f
 
 
 def _quiet_rounds(
-    arms: ArmClasses, rule: Rule, verifier: VerifierSpec | None
+    arms: ArmClasses, rule: Rule, pay: PaySpec | None
 ) -> tuple[NDArray[np.float64], tuple[bool, bool]]:
     """(C,) what each class is paid, and whether a round of low, of high rewards only moves nothing."""
-    paid = fixed_pay(verifier, arms.reward, arms.flip)
+    paid = fixed_pay(pay, arms.reward, arms.flip)
     if not plain_sgd(rule):
         raise Refusal(
             f"optimiser {rule.optimiser.kind} is not plain SGD and may move in every round; use the lumped engine"
         )
     if paid is None:
-        raise Refusal("the verifier's rewards are left to chance; use the lumped engine")
+        raise Refusal("the pay is left to chance; use the lumped engine")
     if how_to_weigh(rule, paid) != "table":
         raise Refusal(
             f"signal {rule.signal.kind} needs at most two rewards, no memory and no log-probabilities to have "

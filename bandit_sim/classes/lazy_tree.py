@@ -24,7 +24,7 @@ from bandit_sim.rounds.keys import rollout_keys, root_key
 from bandit_sim.rounds.observe import check_names
 from bandit_sim.rounds.optimiser import realise
 from bandit_sim.rounds.step import REWARD_STREAM, ascend, knobs_of
-from bandit_sim.verifiers import Clean, VerifierSpec, check_verifier
+from theory.pay import Clean, PaySpec, check_pay
 from theory.refusal import Refusal
 from theory.rules.batch import Batch
 from theory.rules.rule import Rule
@@ -41,7 +41,7 @@ def run(
     seeds: int | range,
     key: int | jax.Array,
     *,
-    verifier: VerifierSpec | None = None,
+    pay: PaySpec | None = None,
     observe: Sequence[str] = ("success", "reward"),
     nodes: int = 64,
 ) -> dict[str, NDArray[np.float64]]:
@@ -76,9 +76,9 @@ def run(
             raise Refusal(f"a lazy tree does not carry {name}; list the tree (TokenTree), or leave it out")
     if nodes < 1:
         raise Refusal(f"nodes = {nodes}; give at least 1")
-    verifier = Clean() if verifier is None else verifier
+    pay = Clean() if pay is None else pay
     if arms.pays is None:
-        check_verifier(verifier, [0.0, 1.0])
+        check_pay(pay, [0.0, 1.0])
     recorded = np.zeros(rounds[-1] + 1, bool)
     recorded[rounds] = True
     block = np.array(range(seeds) if isinstance(seeds, int) else seeds, np.uint32)
@@ -89,7 +89,7 @@ def run(
         for first in range(0, len(left), _SEEDS):
             rows = left[first : first + _SEEDS]
             noted, overflow = _run(
-                arms, rule, verifier, tuple(observe), nodes, recorded, root_key(key), block[rows]
+                arms, rule, pay, tuple(observe), nodes, recorded, root_key(key), block[rows]
             )
             for name in observe:
                 out[name][rows] = np.asarray(noted[name])[:, rounds]
@@ -103,11 +103,11 @@ def _token(key: jax.Array, logs: jax.Array, position: jax.Array) -> jax.Array:
     return choose(token_uniform(key, position, logs.dtype)[None], logs)[0]
 
 
-@partial(jax.jit, static_argnames=("rule", "verifier", "observe", "nodes"))
+@partial(jax.jit, static_argnames=("rule", "pay", "observe", "nodes"))
 def _run(
     arms: LazyTree,
     rule: Rule,
-    verifier: VerifierSpec,
+    pay: PaySpec,
     observe: tuple[str, ...],
     nodes: int,
     recorded: jax.Array,
@@ -132,9 +132,9 @@ def _run(
             length = walks.mask.sum(axis=1)
             truth = jax.vmap(lambda tokens, size: arms.truth(tokens, size, dtype))(walks.tokens, length)
             uniform = jnp.zeros_like(truth)
-            if verifier.random:
+            if pay.random:
                 uniform = fine_uniform(jax.vmap(lambda k: jax.random.fold_in(k, REWARD_STREAM))(keys), dtype)
-            paid = verifier.pay(uniform, truth, length, jnp.zeros_like(truth))
+            paid = pay.pay(uniform, truth, length, jnp.zeros_like(truth))
             logs = walks.of_tokens(walks.logs)
             groups = jnp.zeros(rule.rollouts, jnp.int32)
             batch = Batch(logs, logs, walks.of_tokens(walks.base_logs), paid, groups, walks.mask)

@@ -23,7 +23,7 @@ from bandit_sim.classes.uniforms import uniforms
 from bandit_sim.classes.weigh import How, Table, weigh, weigh_by_table
 from bandit_sim.rounds.observe import VIRTUAL
 from bandit_sim.rounds.optimiser import realise
-from bandit_sim.verifiers import VerifierSpec
+from theory.pay import PaySpec
 from theory.rules.rule import Rule
 
 
@@ -31,7 +31,7 @@ class Plan(NamedTuple):
     """What a compiled chunk is made for."""
 
     rule: Rule
-    verifier: VerifierSpec | None
+    pay: PaySpec | None
     how: How
     keys: tuple[str, ...]
     length: int
@@ -53,7 +53,7 @@ def run(
     seeds: int | range,
     key: int | jax.Array,
     *,
-    verifier: VerifierSpec | None = None,
+    pay: PaySpec | None = None,
     observe: Sequence[str] = ("success",),
     dtype: Any = jnp.float64,
     slots: int | None = None,
@@ -70,7 +70,7 @@ def run(
             s // 1024, and a block's draws come from a counter keyed by (key, block, chunk of rounds): no
             bit depends on which replicas are asked for, on `at`, or on `slots`.
         key: integer or JAX key.
-        verifier: pay(uniform, truth, length, flip) -> reward; None pays the true reward. A response has length 1.
+        pay: what a pull is paid; None pays the true reward. A response has length 1.
         observe: "success" sum of pi times true reward; "reward" mean paid reward of that round's rollouts;
             "entropy" nats, over single arms; "winner_share" the likeliest correct arm's share of the correct mass;
             "distinct" arms of positive reward that ever got a weight; "class_mass" pi of each class, touched
@@ -87,11 +87,11 @@ def run(
         two rollouts meet in one arm of a class of n with a probability that is 1/n up to 1e-16.
     """
     rounds, names = round_numbers(at), check_observe(observe)
-    if special and birth.applies(arms, rule, verifier, rounds):
+    if special and birth.applies(arms, rule, pay, rounds):
         return birth.run(arms, rule, rounds, seeds, key, observe=names)
-    draws = rule.rollouts * (1 if verifier is None else 2)
-    setup = set_up(arms, rule, names, key, verifier, dtype, slots, draws)
-    plan, classes = Plan(rule, verifier, setup.how, setup.keys, setup.length), setup.classes
+    draws = rule.rollouts * (1 if pay is None else 2)
+    setup = set_up(arms, rule, names, key, pay, dtype, slots, draws)
+    plan, classes = Plan(rule, pay, setup.how, setup.keys, setup.length), setup.classes
     optimiser, first_alone = realise(rule.optimiser), FirstAlone()
     rows = listed.rows_of(setup.arms, setup.table, rule.rollouts) if special else None
     with jax.enable_x64(True):
@@ -144,7 +144,7 @@ def _chunk(
     """`steps` rounds: whether a seed ran out of slots, the new carry, observables (length, S) where recorded."""
     dtype, n = classes.logit.dtype, plan.rule.rollouts
     optimiser = realise(plan.rule.optimiser)
-    drawn = n * (1 if plan.verifier is None else 2)
+    drawn = n * (1 if plan.pay is None else 2)
     draws = uniforms(key, (plan.length, drawn, BLOCK), dtype)
     record = jnp.asarray(record)
 
@@ -204,9 +204,9 @@ def _pull(
     n = plan.rule.rollouts
     pulled = for_each(lambda u: pick(classes, cohorts, cohorts.mass, u), draws[:n])
     rewards = truth = look_up(classes.truth, pulled.kind)
-    if plan.verifier is not None:
+    if plan.pay is not None:
         flip = look_up(classes.flip, pulled.kind)
-        paid = plan.verifier.pay(draws[n:], truth, jnp.ones_like(truth), flip)
+        paid = plan.pay.pay(draws[n:], truth, jnp.ones_like(truth), flip)
         rewards = jnp.asarray(paid, truth.dtype)
     if table is not None:
         return pulled, rewards, weigh_by_table(table, rewards), memory

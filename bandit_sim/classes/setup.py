@@ -19,7 +19,7 @@ from bandit_sim.classes.pay import fixed_pay
 from bandit_sim.classes.rows import Classes, rows_for, tables
 from bandit_sim.classes.weigh import How, Table, check_rule, how_to_weigh, table_of
 from bandit_sim.rounds.keys import root_key
-from bandit_sim.verifiers import VerifierSpec
+from theory.pay import PaySpec
 from theory.refusal import Refusal
 from theory.rules.rule import Rule
 
@@ -56,7 +56,7 @@ def set_up(
     rule: Rule,
     names: Sequence[str],
     key: int | jax.Array,
-    verifier: VerifierSpec | None,
+    pay: PaySpec | None,
     dtype: Any,
     slots: int | None,
     draws: int,
@@ -70,7 +70,7 @@ def set_up(
         raise Refusal(f"slots = {slots}; give at least 1")
     check_rule(rule)
     arms, order = arms.rarest_first()
-    paid = fixed_pay(verifier, arms.reward, arms.flip)
+    paid = fixed_pay(pay, arms.reward, arms.flip)
     how, table = how_to_weigh(rule, paid), None
     with jax.enable_x64(True):
         classes = tables(arms.logit, arms.count, arms.reward, arms.flip, dtype)

@@ -12,16 +12,16 @@ from bandit_sim.engines import Engine
 from bandit_sim.rounds.keys import VIRTUAL, key_at
 from bandit_sim.rounds.observe import Observable, Seen
 from bandit_sim.rounds.step import Carry, Knobs, Luck, batch_of, draw, luck_of, push, start, update
-from bandit_sim.verifiers import VerifierSpec
+from theory.pay import PaySpec
 from theory.rules.batch import SAMPLED
 from theory.rules.rule import Rule
 
 
-@partial(jax.jit, static_argnames=("engine", "rule", "verifier", "observe", "every", "records", "structure"))
+@partial(jax.jit, static_argnames=("engine", "rule", "pay", "observe", "every", "records", "structure"))
 def run_seeds(
     engine: Engine,
     rule: Rule,
-    verifier: VerifierSpec,
+    pay: PaySpec,
     observe: tuple[tuple[str, Observable], ...],
     every: int,
     records: int,
@@ -38,19 +38,19 @@ def run_seeds(
         begin = start(engine, rule, arms, knobs)
 
         def luck_at(round: jax.Array) -> Luck:
-            return luck_of(engine, rule, verifier, arms, seed_key, round, begin.state.dtype)
+            return luck_of(engine, rule, pay, arms, seed_key, round, begin.state.dtype)
 
         def advance(
             held: tuple[Carry, list[Any]], now: tuple[jax.Array, Luck]
         ) -> tuple[tuple[Carry, list[Any]], Seen]:
             (carry, memories), (round, luck) = held, now
-            draws = draw(engine, rule, verifier, arms, carry.state, luck, knobs)
+            draws = draw(engine, rule, pay, arms, carry.state, luck, knobs)
             after, pushed = update(engine, rule, arms, carry, draws, knobs)
 
             def again(number: jax.Array) -> jax.Array:
                 virtual = key_at(seed_key, round, VIRTUAL)
-                chance = luck_of(engine, rule, verifier, arms, virtual, number, begin.state.dtype)
-                drawn = draw(engine, rule, verifier, arms, carry.state, chance, knobs)
+                chance = luck_of(engine, rule, pay, arms, virtual, number, begin.state.dtype)
+                drawn = draw(engine, rule, pay, arms, carry.state, chance, knobs)
                 batch = batch_of(engine, rule, arms, carry, drawn)
                 return push(engine, rule, arms, carry.state, carry.memory, batch, drawn)[0].direction
 

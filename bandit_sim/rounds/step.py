@@ -14,14 +14,14 @@ from bandit_sim.engines import Engine
 from bandit_sim.engines.sampling import fine_uniform
 from bandit_sim.rounds.keys import PICK, key_at, rollout_keys
 from bandit_sim.rounds.optimiser import realise
-from bandit_sim.verifiers import VerifierSpec, length_and_flip
+from theory.pay import PaySpec
 from theory.refusal import Refusal
 from theory.rules.batch import GREEDY, SAMPLED, Batch
 from theory.rules.entropy import ExactEntropy
 from theory.rules.rule import Rule
 
 REWARD_STREAM = 2**31
-"""Folded into a rollout's key for the verifier's own randomness; a rollout's draw uses the key's own bits."""
+"""Folded into a rollout's key for the randomness of its pay; a rollout's draw uses the key's own bits."""
 
 
 class Knobs(NamedTuple):
@@ -66,7 +66,7 @@ class Luck(NamedTuple):
         picked: (B,) the queries of the round's batch.
         keys: (n,) of the rollouts, query by query.
         uniform: (n,) what a rollout is chosen by.
-        paid: (n,) what its verifier's chance is decided by.
+        paid: (n,) what its pay is decided by, where that is left to chance.
     """
 
     picked: jax.Array
@@ -128,7 +128,7 @@ def start(engine: Engine, rule: Rule, arms: Any, knobs: Knobs) -> Carry:
 def luck_of(
     engine: Engine,
     rule: Rule,
-    verifier: VerifierSpec,
+    pay: PaySpec,
     arms: Any,
     seed_key: jax.Array,
     round: jax.Array | int,
@@ -139,7 +139,7 @@ def luck_of(
     keys = rollout_keys(seed_key, round, len(picked), rule.rollouts, rule.drawn)
     uniform = fine_uniform(keys, dtype)
     paid = jnp.zeros_like(uniform)
-    if verifier.random:
+    if pay.random:
         paid = fine_uniform(jax.vmap(lambda key: jax.random.fold_in(key, REWARD_STREAM))(keys), dtype)
     return Luck(picked, keys, uniform, paid)
 
@@ -147,7 +147,7 @@ def luck_of(
 def draw(
     engine: Engine,
     rule: Rule,
-    verifier: VerifierSpec,
+    pay: PaySpec,
     arms: Any,
     state: jax.Array,
     luck: Luck,
@@ -162,9 +162,15 @@ def draw(
         choices = jnp.where(roles == GREEDY, engine.greedy(arms, state, queries), choices)
     rewards = jnp.asarray(arms.reward, state.dtype)[choices]
     length, flip = length_and_flip(arms, choices, engine.token_mask(arms, choices, state.dtype))
-    rewards = verifier.pay(luck.paid, rewards, length, flip)
+    rewards = pay.pay(luck.paid, rewards, length, flip)
     number = jnp.tile(jnp.arange(rule.drawn, dtype=jnp.int32), len(picked))
     return Draws(choices, rewards, queries, (roles != SAMPLED) | (number < knobs.rollouts))
+
+
+def length_and_flip(arms: Any, choices: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(n,) tokens of each choice, from its mask (n, T), and (n,) its chance of being misjudged."""
+    flip = jnp.zeros_like(mask[:, 0]) if arms.flip is None else jnp.asarray(arms.flip, mask.dtype)[choices]
+    return mask.sum(axis=1), flip
 
 
 def batch_of(engine: Engine, rule: Rule, arms: Any, carry: Carry, draws: Draws) -> Batch:

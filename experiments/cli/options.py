@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from theory.pay import PAYS
 from theory.refusal import Refusal
 
 Model = Annotated[
@@ -23,6 +24,15 @@ VerifierName = Annotated[
     typer.Option(
         "--verifier",
         help="integer, last_number, gsm8k, boxed or math. Default: last_number, or what --queries says.",
+    ),
+]
+PayName = Annotated[
+    str | None,
+    typer.Option(
+        "--pay",
+        help="What a judged response is paid; KIND, KIND:FIELD=VALUE,... (noisy:false_positive=.1) or a sum of these "
+        "(clean+.5*overlong:limit=64,buffer=16). Default: clean. "
+        + " ".join(f"{kind}: {(pay.__doc__ or '').splitlines()[0]}" for kind, pay in PAYS.items()),
     ),
 ]
 Stop = Annotated[

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from experiments.cli.console import Json, bars, reporting, show
+from experiments.cli.options import PayName
 from theory.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -35,13 +36,7 @@ def simulate(
     ] = None,
     eta: Annotated[float | None, Flag(help="Step size. Default 1.")] = None,
     rollouts: Annotated[int | None, Flag(help="Rollouts per round. Default: the rule's own.")] = None,
-    verifier: Annotated[
-        str | None, Flag(help="What a pull is paid: clean, plus_minus, negative_only or noisy.")
-    ] = None,
-    false_positive: Annotated[
-        float | None, Flag(help="Of noisy: chance that a wrong response is paid.")
-    ] = None,
-    false_negative: Annotated[float | None, Flag(help="Of noisy: chance that a correct one is not.")] = None,
+    pay: PayName = None,
     rounds: Annotated[int | None, Flag(help="Updates. Default 100.")] = None,
     seeds: Annotated[int | None, Flag(help="Independent replicas. Default 1000.")] = None,
     seed: Annotated[int | None, Flag(help="Every random draw follows from it. Default 0.")] = None,
@@ -85,6 +80,7 @@ def simulate(
 def _spec(given: dict[str, Any]) -> SimulationSpec:
     """The file's spec, or the default one, with the fields that flags name in place."""
     from experiments.simulation.simulation import SimulationSpec
+    from theory.pay import named_pay
 
     base = SimulationSpec.read(given["spec"]) if "spec" in given else SimulationSpec()
     fields: dict[str, Any] = base.model_dump()
@@ -101,11 +97,8 @@ def _spec(given: dict[str, Any]) -> SimulationSpec:
         fields["rule"]["optimiser"]["eta"] = given["eta"]
     if "rollouts" in given:
         fields["rule"]["rollouts"] = given["rollouts"]
-    if "verifier" in given:
-        fields["verifier"] = {"kind": given["verifier"]}
-    fields["verifier"] |= {
-        name: given[name] for name in ("false_positive", "false_negative") if name in given
-    }
+    if "pay" in given:
+        fields["pay"] = named_pay(given["pay"])
     if "observe" in given:
         fields["observe"] = tuple(dict.fromkeys(("success", *given["observe"])))
     for name in ("rounds", "seeds", "seed", "engine", "every", "dtype"):
@@ -128,7 +121,7 @@ def _numbers(spec: SimulationSpec, made: Simulation) -> dict[str, Any]:
         "rule_hash": spec.rule.hash,
         "rollouts": spec.rule.rollouts,
         "eta": spec.rule.optimiser.eta,
-        "verifier": spec.verifier.kind,
+        "pay": spec.pay.kind,
         "rounds": spec.rounds,
         "seeds": spec.seeds,
         "engine": made.engine,

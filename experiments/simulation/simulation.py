@@ -22,9 +22,9 @@ from bandit_sim import (
     simulate,
 )
 from bandit_sim.classes.by_class import ClassEngine, engine_of
-from bandit_sim.verifiers import Clean, Verifier
 from experiments.simulation.bandits import Bandit, TwoClass
 from theory.curves import Curves
+from theory.pay import Clean, Pay
 from theory.refusal import Refusal
 from theory.rules.dialects import preset
 from theory.rules.rule import Rule
@@ -43,7 +43,7 @@ class SimulationSpec(Spec):
     Arguments:
         bandit: what is pulled.
         rule: a rule field by field, or {preset, eta, rollouts} for a named one.
-        verifier: what a pull is paid.
+        pay: what a pull is paid.
         rounds: updates T; recorded are rounds 0, every, 2 every, ..., T, so `every` divides T.
         seeds: replicas.
         seed: every random draw follows from it.
@@ -55,7 +55,7 @@ class SimulationSpec(Spec):
 
     bandit: Bandit = TwoClass()
     rule: Rule = preset("minimalist", eta=1.0)
-    verifier: Verifier = Clean()
+    pay: Pay = Clean()
     rounds: Count = 100
     seeds: Count = 1000
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
@@ -122,7 +122,7 @@ def run_simulation(spec: SimulationSpec, progress: Callable[[int, int], object] 
             of_classes = engine
     curves = simulate(
         arms, spec.rule, spec.rounds + 1, spec.seeds, spec.seed,
-        observe=spec.observe, every=spec.every, verifier=spec.verifier, dtype=spec.dtype,
+        observe=spec.observe, every=spec.every, pay=spec.pay, dtype=spec.dtype,
         engine=of_classes, progress=progress,
     )  # fmt: skip
     return Simulation(curves, engine, time.perf_counter() - started)
@@ -141,7 +141,7 @@ def _engine(arms: Any, spec: SimulationSpec) -> str:
     if isinstance(arms, ArmClasses):
         if spec.engine == "auto":
             small = arms.arms <= DENSE_UP_TO
-            return "dense" if small else engine_of(arms, spec.rule, spec.verifier, spec.every, spec.observe)
+            return "dense" if small else engine_of(arms, spec.rule, spec.pay, spec.every, spec.observe)
         if spec.engine in ("dense", "lumped", "event"):
             return spec.engine
         raise Refusal(

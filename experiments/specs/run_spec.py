@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
-from theory.pay import Clean, Pay, no_pay_on_text
 
 from experiments.specs.file_spec import FileSpec
 from experiments.specs.parts import ForecastSpec, HeldOut, ModelSpec
@@ -13,6 +12,7 @@ from experiments.specs.stages import Stage, mark
 from llm_bridge.network.specs import AdapterSpec, FullSpec
 from llm_bridge.probe.spec import ProbeSpec
 from llm_bridge.queries.query import Query
+from theory.pay import Clean, Pay, no_pay_on_text
 from theory.refusal import Refusal
 from theory.rules.displaceable import cannot_go_on
 from theory.rules.rule import Rule

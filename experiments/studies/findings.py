@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 
 from bandit_sim import Arms, Contexts, ParticleArms, simulate
-from bandit_sim.verifiers import NegativeOnly, PlusMinus
 from experiments.studies.findings_text import HEAD, TEXTS
 from experiments.studies.law_trials.bandits import passage, relative_deviation, rule_of, two_arms
 from experiments.studies.law_trials.trial import Sample
@@ -23,6 +22,7 @@ from theory.laws import (
     two_class,
 )
 from theory.laws.arguments import Floats
+from theory.pay import NegativeOnly, PlusMinus
 from theory.rules import SGD, Adam, GroupMeanStd, LeaveOneOut, Raw, RewardWindow, Rule
 from theory.rules.signals import Signal
 from theory.trees.synthetic_tree import synthetic_tree
@@ -97,11 +97,11 @@ def negative() -> Numbers:
     for name, p0 in (("hard", 0.01), ("easy", 0.3)):
         made = synthetic_tree(p0, correct=3, wrong=20, within=0.5, cross=0.4, wrong_overlap=0.5, near=8)
         mass, kernel = made.leaf_probability(), made.sequence_kernel()
-        for pay, judge in (("raw", None), ("signed", PlusMinus()), ("negative", NegativeOnly())):
+        for label, pay in (("raw", None), ("signed", PlusMinus()), ("negative", NegativeOnly())):
             curves = simulate(
-                ParticleArms.from_tree(made), rule_of("raw", 1.0), 301, 256, 0, every=300, verifier=judge
+                ParticleArms.from_tree(made), rule_of("raw", 1.0), 301, 256, 0, every=300, pay=pay
             )
-            out[f"{name}_{pay}"] = float((curves["success"][:, -1] < p0 / 2).mean())
+            out[f"{name}_{label}"] = float((curves["success"][:, -1] < p0 / 2).mean())
         scatter = negative_reward.wrong_scatter(mass, made.reward, kernel)
         kappa = kernel_flow.coupling(mass, made.reward, kernel).contrast
         out[f"{name}_rarest"] = negative_reward.rarest_that_learns(1.0, kappa, scatter)

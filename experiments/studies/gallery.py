@@ -9,12 +9,12 @@ from matplotlib.figure import Figure
 from rich.progress import track
 
 from bandit_sim import ArmClasses, TreeArms, simulate
-from bandit_sim.verifiers import NegativeOnly, PlusMinus, VerifierSpec
 from experiments.folder.store import replacing
 from experiments.studies import law_gallery
 from figures.lines import Line, draw_lines
 from figures.style import BLUE, GREY, save_figure
 from theory.curves import Curves
+from theory.pay import NegativeOnly, PaySpec, PlusMinus
 from theory.refusal import Refusal
 from theory.rules import LeaveOneOut, MaxRL, Rule, Sign
 from theory.rules.dialects import preset
@@ -85,7 +85,7 @@ def over_signals() -> Figure:
     def rule(**fields: object) -> Rule:
         return Rule.model_validate({"optimiser": SGD(eta=0.5), "rollouts": 8, **fields})
 
-    cases: dict[str, tuple[Rule, VerifierSpec | None]] = {
+    cases: dict[str, tuple[Rule, PaySpec | None]] = {
         "raw": (rule(), None),
         "leave-\none-out": (rule(signal=LeaveOneOut()), None),
         "mean-std": (rule(signal={"kind": "group_mean_std"}), None),
@@ -97,10 +97,10 @@ def over_signals() -> Figure:
     lines = [
         _line(
             name,
-            simulate(arms, r, 251, SEEDS, 0, every=4, verifier=verifier),
+            simulate(arms, r, 251, SEEDS, 0, every=4, pay=pay),
             dashed=name.startswith("leave"),
         )
-        for name, (r, verifier) in cases.items()
+        for name, (r, pay) in cases.items()
     ]
     return draw_lines(
         lines,
@@ -152,7 +152,7 @@ def collapse() -> Figure:
     for name, overlap in overlaps.items():
         near = {"near": 10} if overlap else {}
         tree = synthetic_tree(0.02, correct=2, wrong=20, within=4.0, **overlap, **near)
-        curves = simulate(TreeArms.from_tree(tree), rule, 301, 256, 0, verifier=NegativeOnly(), every=3)
+        curves = simulate(TreeArms.from_tree(tree), rule, 301, 256, 0, pay=NegativeOnly(), every=3)
         share = (curves["success"] < 0.002).mean(axis=0)
         lines.append(Line(name, curves.at, share))
     return draw_lines(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 from llm_bridge.network.adapters import Factors
 from llm_bridge.rollouts.asked import Asked, sample_each
 from llm_bridge.rollouts.rollouts import Rollouts, uniforms
+from theory.pay import Clean, PaySpec, no_pay_on_text, paid
+from theory.refusal import Refusal
 from theory.rules.rule import Rule
 from theory.trees.prefix_tree import Tokens
-
-Pay = Callable[[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]], NDArray[np.float64]]
-"""What rollouts are paid: of a uniform number, the verified reward and the length in tokens of each."""
 
 PICK_STREAM = 2**63
 """Query number of the draws that choose a round's batch: no query can have it."""
@@ -35,7 +34,8 @@ class Draws:
         asked: the queries, those trained on first.
         training: Q, how many these are.
         batch: B of them a round, drawn uniformly without replacement by each replica for itself.
-        pay: what a verified reward is paid; None pays the reward itself.
+        pay: what a verified reward is paid.
+    Errors: Refusal for pay that means nothing on text.
     """
 
     asked: Sequence[Asked]
@@ -44,7 +44,11 @@ class Draws:
     batch: int
     max_tokens: int
     seed: int
-    pay: Pay | None
+    pay: PaySpec
+
+    def __post_init__(self) -> None:
+        if (reason := no_pay_on_text(self.pay)) is not None:
+            raise Refusal(f"pay {self.pay.name}: {reason}")
 
     def queries(self, turn: int) -> NDArray[np.int64]:
         """(S B) each replica's queries of a round, in order."""
@@ -88,13 +92,13 @@ class Draws:
         rewards: NDArray[Any],
     ) -> NDArray[np.float64]:
         """What a round's rollouts are paid."""
-        if self.pay is None:
+        if self.pay == Clean():
             return rewards
         luck = [
             uniforms(self.seed, int(s), turn, int(q), PAY_STREAM + int(i), 1)[0]
             for s, q, i in zip(self._replica(query), query, number, strict=True)
         ]
-        return self.pay(np.array(luck), rewards, lengths)
+        return paid(self.pay, luck, rewards, lengths)
 
     def _replica(self, query: NDArray[np.int64]) -> NDArray[np.int64]:
         return np.arange(len(query)) // (len(query) // self.replicas)

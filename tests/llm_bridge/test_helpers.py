@@ -10,6 +10,7 @@ from llm_bridge.rollouts import draws
 from llm_bridge.rollouts.rollouts import score
 from llm_bridge.train import Trainer
 from tests.llm_bridge.test_train import question, shake, trainer, ups
+from theory.pay import Clean, Format, Noisy, Overlong, Shaped, Term
 from theory.refusal import Refusal
 from theory.rules import SGD, Batch, Rule, preset
 from theory.rules.signals import Greedy, GroupMeanStd, Raw, Signal
@@ -18,9 +19,13 @@ EXTRA = GroupMeanStd(ddof=1, eps=1e-6, extra=7)
 GREEDY = Greedy()
 
 
-def flipping(uniform: np.ndarray, truth: np.ndarray, length: np.ndarray) -> np.ndarray:
-    """Wrong three times in ten, and a little for every token."""
-    return np.where(uniform < 0.3, 1 - truth, truth) + 0.01 * length
+FLIPPING = Shaped(
+    terms=(
+        Term(pays=Noisy(false_positive=0.3, false_negative=0.3)),
+        Term(weight=0.1, pays=Overlong(limit=3, buffer=3)),
+    )
+)
+"""Wrong three times in ten, and a little off for every token."""
 
 
 def helped(split, tiny, signal: Signal = EXTRA, *, replicas: int = 4, pay=None, rollouts: int = 1) -> Trainer:
@@ -106,29 +111,41 @@ def test_the_greedy_rollout_takes_the_most_likely_token_each_time(split, tiny, m
 
 def test_pay_by_chance_is_each_rollouts_own(split, tiny) -> None:
     """Same seed, fewer replicas or no helpers: the same pay. In 6,000 draws a share of .3 is met within 5 errors."""
-    many, few = helped(split, tiny, pay=flipping), helped(split, tiny, pay=flipping, replicas=2)
+    many, few = helped(split, tiny, pay=FLIPPING), helped(split, tiny, pay=FLIPPING, replicas=2)
     np.testing.assert_array_equal(many.step().rewards[:4], few.step().rewards)
     run = Trainer(
         split, [question(tiny, "3+4=", "7")], preset("rloo", eta=1e-9, rollouts=20), replicas=6, max_tokens=3,
-        pay=lambda uniform, truth, length: (uniform < 0.3) * 1.0 + 0 * truth,
+        pay=Noisy(false_positive=0.3, false_negative=0.7),  # by chance alone, whatever is said
     )  # fmt: skip
     paid = np.array([turn.rewards for turn in run.run(50)])
     assert abs(paid.mean() - 0.3) < 5 * np.sqrt(0.3 * 0.7 / paid.size)
 
 
+def test_pay_is_of_the_verified_reward_and_the_length(split, tiny) -> None:
+    """Against the turn of the reward itself, by hand; pay that means nothing on text is refused."""
+    plain, same = helped(split, tiny).step(), helped(split, tiny, pay=Clean()).step()
+    np.testing.assert_array_equal(plain.rewards, same.rewards)
+    pay = Shaped(terms=(Term(pays=Clean()), Term(weight=0.5, pays=Overlong(limit=3, buffer=2))))
+    lengths = np.array([len(tokens) for tokens in plain.tokens])
+    got = helped(split, tiny, pay=pay).step().rewards
+    np.testing.assert_array_equal(got, plain.rewards - 0.5 * np.clip((lengths - 3) / 2 + 1, 0, 1))
+    with pytest.raises(Refusal, match="pay format: format draws by chance"):
+        helped(split, tiny, pay=Format(wrong=0.5))
+
+
 def test_held_out_rollouts_are_not_paid(split, tiny) -> None:
     run = Trainer(
         split, [question(tiny, "3+4=", "7")], preset("minimalist", eta=0.05), replicas=3, max_tokens=3,
-        held_out=[question(tiny, "1+1=", "2")], pay=flipping,
+        held_out=[question(tiny, "1+1=", "2")], pay=FLIPPING,
     )  # fmt: skip
     assert set(np.unique(run.evaluate(8))) <= {0.0, 1.0}
 
 
 @pytest.mark.parametrize("signal", [EXTRA, GREEDY])
 def test_helpers_and_pay_by_chance_resume_bit_for_bit(split, tiny, signal) -> None:
-    straight = helped(split, tiny, signal, pay=flipping, rollouts=2)
+    straight = helped(split, tiny, signal, pay=FLIPPING, rollouts=2)
     turns = list(straight.run(6))
-    stopped, again = (helped(split, tiny, signal, pay=flipping, rollouts=2) for _ in range(2))
+    stopped, again = (helped(split, tiny, signal, pay=FLIPPING, rollouts=2) for _ in range(2))
     list(stopped.run(3))
     again.load_state(stopped.state())
     rest = list(again.run(6))

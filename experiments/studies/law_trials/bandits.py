@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bandit_sim import Arms, simulate
-from bandit_sim.verifiers import NegativeOnly, PlusMinus, VerifierSpec
 from experiments.studies.law_trials.trial import Sample, Seen
 from theory.laws.arguments import Floats
+from theory.pay import NegativeOnly, PaySpec, PlusMinus
 from theory.refusal import Refusal
 from theory.rules import SGD, GroupMean, GroupMeanStd, LeaveOneOut, MaxRL, Raw, Rule
 
-RULES: dict[str, tuple[Any, VerifierSpec | None]] = {
+RULES: dict[str, tuple[Any, PaySpec | None]] = {
     "raw": (Raw(), None),
     "leave_one_out": (LeaveOneOut(), None),
     "group_mean": (GroupMean(), None),
@@ -41,13 +41,13 @@ def two_arms(
     geometry: float = 1.0,
     rollouts: int = 1,
     every: int = 1,
-    verifier: VerifierSpec | None = None,
+    pay: PaySpec | None = None,
 ) -> tuple[Floats, NDArray[Any]]:
     """(S, T) success and (T,) rounds of two arms. Their logit moves by 2 eta': C eta / 2 gives any C."""
     curves = simulate(
         Arms.two_class(arms=2, correct=1, p0=p0), rule_of(signal, geometry * eta / 2, rollouts), rounds + 1,
         sample.seeds, sample.seed, observe=("success",), every=every, dtype="float64",
-        verifier=RULES[signal][1] if verifier is None else verifier,
+        pay=RULES[signal][1] if pay is None else pay,
     )  # fmt: skip
     return curves["success"], np.asarray(curves.at)
 

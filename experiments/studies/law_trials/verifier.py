@@ -8,15 +8,15 @@ from scipy.optimize import minimize
 from scipy.special import expit, logit, softmax
 
 from bandit_sim import Arms, simulate
-from bandit_sim.verifiers import Clean, Noisy, VerifierSpec
 from experiments.studies.law_trials.bandits import averaged, exact, places, thin, two_arms
 from experiments.studies.law_trials.trial import Sample, Seen, Trial
 from theory.laws import kl_recursion
 from theory.laws.arguments import Floats
+from theory.pay import Clean, Noisy, PaySpec
 from theory.rules import K3, SGD, Rule
 
 
-def _errs(false_negative: float, false_positive: float) -> VerifierSpec:
+def _errs(false_negative: float, false_positive: float) -> PaySpec:
     if false_negative == false_positive == 0:
         return Clean()
     return Noisy(false_negative=false_negative, false_positive=false_positive)
@@ -32,9 +32,9 @@ def noisy(
     false_positive: float,
     rollouts: int,
 ) -> dict[str, Seen]:
-    judge, seen = _errs(false_negative, false_positive), {}
+    pay, seen = _errs(false_negative, false_positive), {}
     for name, signal in (("raw", "raw"), ("mean-std", "group_mean_std")):
-        p, at = two_arms(signal, p0, eta, rounds, sample, 1.0, rollouts or 64, thin(rounds, 20), judge)
+        p, at = two_arms(signal, p0, eta, rounds, sample, 1.0, rollouts or 64, thin(rounds, 20), pay)
         seen[name] = averaged(at, p)
     return seen
 
@@ -44,8 +44,8 @@ def noisy_tail(
 ) -> dict[str, Seen]:
     at = places(x, [500, 1000, 2000])
     rounds = 10 * round(float(x[at[-1]]) / 10)
-    judge = _errs(false_negative, false_positive)
-    p, when = two_arms("group_mean_std", 0.5, eta, rounds, sample, 1.0, 64, 10, judge)
+    pay = _errs(false_negative, false_positive)
+    p, when = two_arms("group_mean_std", 0.5, eta, rounds, sample, 1.0, 64, 10, pay)
     left = p if false_negative + false_positive > 1 else 1 - p
     return {"mass still to go": averaged(at, np.stack([np.interp(x[at], when, seed) for seed in left]))}
 
@@ -74,8 +74,8 @@ def k3_fixed_point(x: Floats, sample: Sample, p_ref: float, youden: float) -> di
     at, found = places(x, [0.2, 0.5, 1.0, 3.0]), []
     for beta in x[at]:
         rule = Rule(kl=K3(beta=float(beta)), optimiser=SGD(eta=0.04))
-        arms, judge = Arms.two_class(arms=2, correct=1, p0=p_ref), _errs(1 - youden, 0.0)
-        p = simulate(arms, rule, 1501, sample.seeds, sample.seed, every=10, verifier=judge)["success"]
+        arms, pay = Arms.two_class(arms=2, correct=1, p0=p_ref), _errs(1 - youden, 0.0)
+        p = simulate(arms, rule, 1501, sample.seeds, sample.seed, every=10, pay=pay)["success"]
         found.append(p[:, 75:].mean(axis=1))
     return {"q*": averaged(at, np.stack(found, axis=1))}
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+import numpy as np
 from pydantic import Field, model_validator
 
-from bandit_sim.verifiers import Clean, Verifier
+from theory.pay import Clean, Pay
 from theory.refusal import Refusal
 from theory.rules.rule import Rule
 from theory.rules.spec import Count, Spec
@@ -20,7 +21,7 @@ class Configuration(Spec):
 
     Arguments:
         rule: the update rule; its eta is in units of the world's own step for that optimiser.
-        verifier: what a response is paid.
+        pay: what a response is paid.
         difficulty: by the base success probability p0, which every world lists; of the single query.
         queries: training queries Q; 1 is the papers' bottom layer, more are a spectrum of difficulties.
         batch: queries B per round.
@@ -31,7 +32,7 @@ class Configuration(Spec):
     """
 
     rule: Rule
-    verifier: Verifier = Clean()
+    pay: Pay = Clean()
     difficulty: Difficulty = "medium"
     queries: Count = 1
     batch: Count = 1
@@ -57,14 +58,7 @@ class Configuration(Spec):
 
     def paid(self) -> tuple[float, float]:
         """Mean pay of a wrong and of a correct response."""
-        import jax.numpy as jnp
-
-        zero = jnp.zeros(1)
-        rewards, chances = zip(
-            *(self.verifier.law(jnp.full(1, truth), zero, zero) for truth in (0.0, 1.0)), strict=True
-        )
-        wrong, correct = (
-            sum(float(r[0]) * float(c[0]) for r, c in zip(*law, strict=True))
-            for law in zip(rewards, chances, strict=True)
-        )
+        zero = np.zeros(1)
+        laws = [self.pay.law(np.full(1, truth), zero, zero) for truth in (0.0, 1.0)]
+        wrong, correct = (sum(float(r[0]) * float(c[0]) for r, c in zip(*law, strict=True)) for law in laws)
         return wrong, correct

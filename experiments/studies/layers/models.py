@@ -13,7 +13,6 @@ from pydantic import Field, model_validator
 from bandit_sim import simulate
 from experiments.compare.final_success import final_success
 from experiments.forecast.bandits import tabular_arms
-from experiments.run.pay import no_pay_on_text
 from experiments.run.run import Run
 from experiments.scoring.smoothing import default_width, smooth
 from experiments.specs import ForecastSpec, HeldOut, ModelSpec, ProbeSpec, RunSpec
@@ -21,6 +20,7 @@ from experiments.studies.layers.configuration import OVERLAP, Configuration, Dif
 from experiments.studies.layers.record import RESULT, End, Prediction, Result, fingerprint, hash_of, now
 from experiments.studies.layers.steps import Seed, Steps, in_steps_of
 from llm_bridge.queries.query import Query
+from theory.pay import no_pay_on_text
 from theory.refusal import Refusal
 from theory.rules.spec import Count, Spec
 
@@ -104,7 +104,7 @@ class ModelWorld(Spec):
             return "what a model's responses and queries share is its own"
         if asked.overlap == 0.0 and not self.unlike:
             return f"no queries of another kind are listed for {self.model} (unlike)"
-        if (reason := no_pay_on_text(asked.verifier)) is not None:
+        if (reason := no_pay_on_text(asked.pay)) is not None:
             return reason
         if asked.rule.drawn > budget.most:
             return f"{asked.rule.drawn} rollouts a round cost too much at this scale (most = {budget.most})"
@@ -132,7 +132,7 @@ class ModelWorld(Spec):
             else None,
             model=ModelSpec(name=self.model),
             rule=in_steps_of(self.step, asked.rule),
-            verifier=asked.verifier,
+            pay=asked.pay,
             rounds=budget.rounds,
             replicas=max(budget.least, budget.replicas // asked.rule.drawn),
             max_tokens=self.max_tokens,

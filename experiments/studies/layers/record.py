@@ -23,9 +23,13 @@ Array = NDArray[np.float64]
 PREDICTION, RESULT, END = "prediction.json", "result.parquet", "end.parquet"
 
 
+FORMER = {"pay": "verifier"}
+"""Fields by the names they had when records were first written, under which they still enter a hash."""
+
+
 def hash_of(spec: Spec) -> str:
     """12 hex digits that change with any field of a spec."""
-    return mark_of(spec.model_dump(mode="json"))
+    return mark_of({FORMER.get(name, name): value for name, value in spec.model_dump(mode="json").items()})
 
 
 def now() -> str:

@@ -88,7 +88,7 @@ class SimulatorWorld(Spec):
             else TwoClass(arms=self.arms, correct=self.correct, p0=float(p0[0]))
         )  # fmt: skip
         return SimulationSpec(
-            bandit=bandit, rule=in_steps_of(self.step, asked.rule), verifier=asked.verifier, rounds=budget.rounds,
+            bandit=bandit, rule=in_steps_of(self.step, asked.rule), pay=asked.pay, rounds=budget.rounds,
             seeds=budget.seeds if asked.queries == 1 else budget.batch_seeds, seed=self.seed,
             observe=("success", "held_out") if asked.shared else ("success",), every=budget.rounds // COLUMNS,
         )  # fmt: skip

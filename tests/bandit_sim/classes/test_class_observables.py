@@ -17,7 +17,7 @@ from bandit_sim.classes import birth, event, listed, lumped
 from bandit_sim.classes.pay import fixed_pay
 from bandit_sim.classes.setup import set_up
 from bandit_sim.classes.weigh import how_to_weigh
-from bandit_sim.verifiers import Clean, Format, NegativeOnly, Noisy, Overlong, PlusMinus
+from theory.pay import Clean, Format, NegativeOnly, Noisy, Overlong, PlusMinus
 from theory.refusal import Refusal
 from theory.rules.rule import Rule
 
@@ -136,8 +136,8 @@ def test_rows_of_single_arms_have_the_law_of_cohorts_also_where_they_are_rare():
 
 
 def test_rows_are_used_where_weightless_classes_stay_whole_and_the_others_are_few():
-    def rows(arms, rule, verifier=None):
-        setup = set_up(arms, rule, ("success",), 0, verifier, jnp.float64, None, rule.rollouts)
+    def rows(arms, rule, pay=None):
+        setup = set_up(arms, rule, ("success",), 0, pay, jnp.float64, None, rule.rollouts)
         return listed.rows_of(setup.arms, setup.table, rule.rollouts)
 
     few = ArmClasses.two_class(arms=10**18, correct=4, p0=0.1)
@@ -187,7 +187,7 @@ def test_auto_takes_the_engine_that_records_what_is_asked():
 
 
 @pytest.mark.parametrize(
-    ("verifier", "wanted"),
+    ("pay", "wanted"),
     [
         (None, [1.0, 0.0]),
         (Clean(), [1.0, 0.0]),
@@ -200,8 +200,8 @@ def test_auto_takes_the_engine_that_records_what_is_asked():
         (Format(wrong=0.5), None),
     ],
 )
-def test_a_classs_reward_is_fixed_where_its_verifiers_law_says_so(verifier, wanted):
-    paid = fixed_pay(verifier, [1.0, 0.0], [0.0, 0.0])
+def test_a_classs_reward_is_fixed_where_the_law_of_its_pay_says_so(pay, wanted):
+    paid = fixed_pay(pay, [1.0, 0.0], [0.0, 0.0])
     assert (paid is None) == (wanted is None) and (wanted is None or paid.tolist() == wanted)
 
 

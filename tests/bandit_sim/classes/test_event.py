@@ -11,7 +11,7 @@ from scipy import stats
 from bandit_sim.arms.arm_classes import ArmClasses
 from bandit_sim.classes import event, lumped
 from bandit_sim.classes.event import _busy, _rewards
-from bandit_sim.verifiers import Noisy, PlusMinus
+from theory.pay import Noisy, PlusMinus
 from theory.refusal import Refusal
 from theory.rules.rule import Rule
 
@@ -43,9 +43,9 @@ RULES = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RULES)
 def test_law_is_that_of_the_lumped_engine(name):
-    rule, verifier = RULES[name]
-    fast = event.run(small_arms(), rule, AT, SEEDS, 1, verifier=verifier, observe=OBSERVE, slots=14)
-    slow = lumped.run(small_arms(), rule, AT, SEEDS, 2, verifier=verifier, observe=OBSERVE, slots=14)
+    rule, pay = RULES[name]
+    fast = event.run(small_arms(), rule, AT, SEEDS, 1, pay=pay, observe=OBSERVE, slots=14)
+    slow = lumped.run(small_arms(), rule, AT, SEEDS, 2, pay=pay, observe=OBSERVE, slots=14)
     for metric in OBSERVE:
         pairs = zip(fast[metric].T, slow[metric].T, strict=True)
         smallest = min(p for a, b in pairs for p in p_values(a, b))
@@ -125,7 +125,7 @@ def test_a_bandit_without_reward_never_moves():
 
 
 @pytest.mark.parametrize(
-    ("rule", "verifier", "message"),
+    ("rule", "pay", "message"),
     [
         (make(1.0), PlusMinus(), r"signal raw moves the policy in every round \(rewards \[-1.0, 1.0\]\)"),
         (make(1.0), Noisy(), r"rewards are left to chance; use the lumped engine"),
@@ -133,7 +133,7 @@ def test_a_bandit_without_reward_never_moves():
         (make(1.0, kl={"kind": "k3", "beta": 0.1}), None, r"no log-probabilities"),
     ],
 )
-def test_rules_without_quiet_rounds_are_turned_away(rule, verifier, message):
+def test_rules_without_quiet_rounds_are_turned_away(rule, pay, message):
     masses = ArmClasses.from_masses([0.5, 0.5], [1, 0], flip=[0.1, 0.1])
     with pytest.raises(Refusal, match=message):
-        event.run(masses, rule, [0], 4, 0, verifier=verifier)
+        event.run(masses, rule, [0], 4, 0, pay=pay)

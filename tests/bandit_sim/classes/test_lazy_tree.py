@@ -8,7 +8,7 @@ from bandit_sim import simulate
 from bandit_sim.arms.lazy_tree import LazyTree
 from bandit_sim.classes import lazy_tree
 from bandit_sim.engines import tree
-from bandit_sim.verifiers import Noisy, PlusMinus
+from theory.pay import Noisy, PlusMinus
 from theory.refusal import Refusal
 from theory.rules.rule import Rule
 
@@ -25,7 +25,7 @@ LEAVE_ONE_OUT = {"signal": {"kind": "leave_one_out"}, "rollouts": 3}
 
 
 @pytest.mark.parametrize(
-    ("fields", "verifier"),
+    ("fields", "pay"),
     [
         (LEAVE_ONE_OUT | {"aggregation": {"kind": "token_mean"}, "kl": {"kind": "k3", "beta": 0.1}}, None),
         (
@@ -35,11 +35,11 @@ LEAVE_ONE_OUT = {"signal": {"kind": "leave_one_out"}, "rollouts": 3}
     ],
 )
 @pytest.mark.usefixtures("x64")
-def test_it_is_the_listed_tree_draw_by_draw(fields, verifier):
+def test_it_is_the_listed_tree_draw_by_draw(fields, pay):
     """The same keys give the same responses, so that whole trajectories agree. A rough base law, 13 prefixes."""
     arms, rule = LazyTree.of(LAW, 3, CORRECT, roughness=0.7, seed=4), any_rule(**fields)
-    listed = simulate(arms.enumerate(), rule, 40, 20, 5, verifier=verifier)
-    lazy = lazy_tree.run(arms, rule, AT, 20, 5, verifier=verifier)
+    listed = simulate(arms.enumerate(), rule, 40, 20, 5, pay=pay)
+    lazy = lazy_tree.run(arms, rule, AT, 20, 5, pay=pay)
     for name in ("success", "reward"):
         assert np.abs(lazy[name] - listed[name]).max() < 1e-9
     assert np.ptp(lazy["success"][:, -1]) > 0.01
@@ -124,7 +124,7 @@ def test_what_a_lazy_tree_cannot_do_is_refused():
     with pytest.raises(Refusal, match="nodes = 0"):
         run(arms, any_rule(), [0], 1, 0, nodes=0)
     with pytest.raises(Refusal, match="misjudges nothing"):
-        run(arms, any_rule(), [0], 1, 0, verifier=Noisy())
+        run(arms, any_rule(), [0], 1, 0, pay=Noisy())
     for wrong in ([(1,)], [(0, 1)], [(1, 2, 3)], [(0,), (0,)], []):
         with pytest.raises(Refusal, match="correct"):
             LazyTree.of(LAW, 3, wrong)

@@ -20,7 +20,7 @@ from bandit_sim.classes.cohorts import Pulled, arms_in, grow, pick, start, step
 from bandit_sim.classes.rows import rows_for, tables
 from bandit_sim.classes.uniforms import uniforms
 from bandit_sim.rounds.optimiser import realise
-from bandit_sim.verifiers import Clean, Format, Noisy, PlusMinus, Shaped, Term
+from theory.pay import Clean, Format, Noisy, PlusMinus, Shaped, Term
 from theory.refusal import Refusal
 from theory.rules.rule import Rule
 
@@ -63,12 +63,12 @@ RULES = {
     "group mean-std, 8": (make(0.4, "group_mean_std", 8), None, 0.0),
     "leave-one-out, 4": (make(1.0, "leave_one_out", 4), None, 0.0),
     "plus-minus": (make(0.5), PlusMinus(), 0.0),
-    "noisy verifier": (make(1.0), Noisy(), 0.2),
+    "noisy pay": (make(1.0), Noisy(), 0.2),
 }
 
 
 def numpy_runs(rule, flip, seeds=SEEDS, seed=0):
-    """(seeds, AT) success by a plain loop over rounds with every arm by itself: the oracle with a noisy verifier."""
+    """(seeds, AT) success by a plain loop over rounds with every arm by itself: the oracle of noisy pay."""
     rng = np.random.default_rng(seed)
     arms = small_arms().expand()
     theta = np.tile(arms.logits, (seeds, 1))
@@ -86,14 +86,12 @@ def numpy_runs(rule, flip, seeds=SEEDS, seed=0):
 
 @functools.cache
 def dense_runs(name):
-    rule, verifier, flip = RULES[name]
+    rule, pay, flip = RULES[name]
     arms = small_arms().expand()
     with jax.enable_x64(True):
         if flip:
             return numpy_runs(rule, flip)
-        if isinstance(
-            verifier, PlusMinus
-        ):  # the dense engine pays the arm's own reward, and success is 2 p - 1
+        if isinstance(pay, PlusMinus):  # the dense engine pays the arm's own reward, and success is 2 p - 1
             signed = Arms(arms.logits, 2 * arms.reward - 1)
             return (1 + simulate(signed, rule, AT[-1] + 1, SEEDS, 7)["success"][:, AT]) / 2
         return simulate(arms, rule, AT[-1] + 1, SEEDS, 7)["success"][:, AT]
@@ -102,8 +100,8 @@ def dense_runs(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RULES)
 def test_law_of_p_is_that_of_the_dense_engine(name):
-    rule, verifier, flip = RULES[name]
-    got = lumped.run(small_arms(flip), rule, AT, SEEDS, 1, verifier=verifier, slots=14)["success"]
+    rule, pay, flip = RULES[name]
+    got = lumped.run(small_arms(flip), rule, AT, SEEDS, 1, pay=pay, slots=14)["success"]
     comparisons = len(RULES) * len(AT) * 2
     assert smallest(got, dense_runs(name)) > FALSE_ALARM / comparisons
 
@@ -115,26 +113,26 @@ def test_the_law_test_notices_a_step_size_five_percent_off():
     assert smallest(got, dense_runs("raw")) < 1e-12
 
 
-@pytest.mark.parametrize(("signal", "verifier"), [("raw", None), ("raw", PlusMinus()), ("group_mean", None)])
-def test_one_round_takes_the_values_and_the_mean_of_enumeration(signal, verifier):
+@pytest.mark.parametrize(("signal", "pay"), [("raw", None), ("raw", PlusMinus()), ("group_mean", None)])
+def test_one_round_takes_the_values_and_the_mean_of_enumeration(signal, pay):
     """Values of p after one pull to 1e-12; their mean within 4.5 standard errors (false alarm 7e-6)."""
     rule = make(
         2.0, **{"signal": {"kind": signal} | ({"singleton": "raw"} if signal == "group_mean" else {})}
     )
     arms = small_arms().expand()
     truth = arms.reward
-    paid = truth if verifier is None else 2 * truth - 1
+    paid = truth if pay is None else 2 * truth - 1
     pi = np.exp(arms.logits) / np.exp(arms.logits).sum()
     after = []
     for a in range(14):
         theta = arms.logits + 2.0 * paid[a] * ((np.arange(14) == a) - pi)
         after.append(np.exp(theta) @ truth / np.exp(theta).sum())
-    got = lumped.run(small_arms(), rule, [0, 1], 10_240, 3, verifier=verifier)["success"][:, 1]
+    got = lumped.run(small_arms(), rule, [0, 1], 10_240, 3, pay=pay)["success"][:, 1]
     assert np.abs(got[:, None] - np.array(after)).min(axis=1).max() < 1e-12
     assert len(np.unique(np.round(got, 12))) == len(np.unique(np.round(after, 12)))
     mean = pi @ after
     assert abs(got.mean() - mean) < 4.5 * np.sqrt(pi @ (after - mean) ** 2 / 10_240)
-    if verifier is None:
+    if pay is None:
         with jax.enable_x64(True):
             assert expected_step(arms, rule) == pytest.approx(mean - pi @ truth, abs=1e-14)
 
@@ -303,7 +301,7 @@ def test_a_rule_that_reads_log_probabilities_gets_them():
 
 def test_rewards_of_any_number_of_values_reach_the_signal():
     """Mean 3 p0 + (p0 3/4 + (1 - p0) / 4) / 2 + 1/16; 4.5 standard errors of the sample (false alarm 7e-6)."""
-    given = dict(verifier=MANY_VALUES, observe=("reward",))
+    given = dict(pay=MANY_VALUES, observe=("reward",))
     got = lumped.run(small_arms(), make(0.01), [0], 10_240, 0, **given)["reward"]
     wanted = 3 * 0.14 + (0.14 * 0.75 + 0.86 * 0.25) / 2 + 1 / 16
     assert abs(got.mean() - wanted) < 4.5 * got.std() / np.sqrt(10_240)
@@ -353,15 +351,15 @@ def test_the_birth_chain_does_not_mind_which_seeds_or_rounds_are_asked_for():
     ("arms", "fields"),
     [
         (CHAIN, {"rule": make(1.0, "raw", 2)}),
-        (CHAIN, {"verifier": PlusMinus()}),
+        (CHAIN, {"pay": PlusMinus()}),
         (CHAIN, {"rule": make(1.0, kl={"kind": "k3", "beta": 0.1})}),
         (CHAIN, {"rule": make(1.0, optimiser={"kind": "adam", "eta": 0.1})}),
         (small_arms(), {}),
     ],
 )
 def test_the_birth_chain_is_used_only_where_it_holds(arms, fields):
-    given = {"rule": make(1.0), "verifier": None} | fields
-    assert not birth.applies(arms, given["rule"], given["verifier"], [10])
+    given = {"rule": make(1.0), "pay": None} | fields
+    assert not birth.applies(arms, given["rule"], given["pay"], [10])
     assert birth.applies(CHAIN, make(1.0), None, [10])
 
 

@@ -11,7 +11,7 @@ from bandit_sim import Arms, Contexts, ParticleArms, expected_step, replay, simu
 from bandit_sim.engines import contexts
 from bandit_sim.rounds.keys import root_key
 from bandit_sim.rounds.step import draw, knobs_of, luck_of, start
-from bandit_sim.verifiers import Clean
+from theory.pay import Clean
 from theory.refusal import Refusal
 
 SPECTRUM = [0.05, 0.2, 0.4, 0.7]

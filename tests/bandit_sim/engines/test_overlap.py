@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bandit_sim import ParticleArms, TreeArms, expected_step, simulate_grid
-from bandit_sim.verifiers import NegativeOnly
+from theory.pay import NegativeOnly
 from theory.trees.synthetic_tree import synthetic_tree
 
 OVERLAP = {"cross": 4.0, "wrong_overlap": 4.0, "near": 10}
@@ -22,7 +22,7 @@ def test_negative_reward_collapses_where_correct_and_wrong_responses_overlap(mak
     """
     overlaps = [{}, OVERLAP | {"cross": 0.0}, OVERLAP | {"cross": 2.0}, OVERLAP]
     cases = [(arms(**overlap), make_rule(2.0)) for overlap in overlaps]
-    curves = simulate_grid(cases, 301, 256, 0, verifier=NegativeOnly(), observe=("success",), every=300)
+    curves = simulate_grid(cases, 301, 256, 0, pay=NegativeOnly(), observe=("success",), every=300)
     apart, wrong, some, most = (np.mean(c["success"][:, -1] < 0.002) for c in curves)
     assert apart == 0 and curves[0]["success"][:, -1].min() > 0.9
     assert wrong < 0.46 and some > 0.77 and most > 0.87

@@ -11,8 +11,8 @@ import pytest
 from bandit_sim import Arms, ParticleArms, TreeArms, simulate, simulate_grid
 from bandit_sim.rounds.observe import OBSERVABLES
 from bandit_sim.rounds.scan import run_seeds
-from bandit_sim.verifiers import Noisy
 from theory.curves import Curves
+from theory.pay import Noisy
 from theory.refusal import Refusal
 from theory.rules import Adam
 from theory.rules.signals import GroupMean
@@ -60,10 +60,10 @@ def test_observables_of_two_arms_are_functions_of_p_and_the_draws(make_rule):
 
 
 def test_outcomes_are_of_trained_rollouts_and_true_whatever_is_paid(make_rule):
-    """A verifier that is always wrong pays 1 - outcome; extra rollouts count in the reward and not in the outcome."""
+    """Judged wrongly, each is paid 1 - outcome; extra rollouts count in the reward and not in the outcome."""
     wrong = Noisy(false_positive=1.0, false_negative=1.0)
     names = ("outcome", "reward")
-    seen = simulate(two_arms(), make_rule(0.4), 20, 32, 1, observe=names, verifier=wrong)
+    seen = simulate(two_arms(), make_rule(0.4), 20, 32, 1, observe=names, pay=wrong)
     np.testing.assert_array_equal(seen["outcome"], 1 - seen["reward"])
     assert set(np.unique(seen["outcome"])) == {0.0, 1.0}
     rule = make_rule(0.4).model_copy(update={"signal": GroupMean(extra=7)})

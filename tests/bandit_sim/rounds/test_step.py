@@ -9,7 +9,7 @@ from bandit_sim import Arms, Contexts, ParticleArms, TokenTree, TreeArms, simula
 from bandit_sim.engines import engine_for
 from bandit_sim.rounds.keys import root_key
 from bandit_sim.rounds.step import Draws, Knobs, check_pair, draw, luck_of, start, update
-from bandit_sim.verifiers import Clean
+from theory.pay import Clean
 from theory.rules import (
     K2,
     PRESETS,

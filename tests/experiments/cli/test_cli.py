@@ -75,11 +75,12 @@ def test_simulate_counts_rounds_as_updates() -> None:
         (["--every", 7], "every = 7 does not divide rounds = 100"),
         (["--observe", "luck"], "observe"),
         (["--rule", "rlo"], "rule 'rlo' is unknown"),
+        (["--pay", "generous"], "pay 'generous': 'generous' is unknown; choose clean, plus_minus"),
         (["--arms", 1], "correct = 1 of arms = 1"),
         (["--spec", "nowhere.toml"], "--spec nowhere.toml cannot be read"),
         (["--profile", "power_law", "--sigma", 2], "sigma"),
         (
-            ["--engine", "event", "--rule", "rloo", "--verifier", "noisy", "--false-positive", 0.1],
+            ["--engine", "event", "--rule", "rloo", "--pay", "noisy:false_positive=.1"],
             "lumped engine",
         ),
     ],

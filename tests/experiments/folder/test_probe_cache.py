@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from linearised import small, spec
-from theory.pay import Noisy
 
 from experiments.folder import probe_cache, probe_store
 from experiments.forecast.network import Network
@@ -21,6 +20,7 @@ from experiments.specs import HeldOut, ProbeSpec, RunSpec
 from llm_bridge.models.language_model import LanguageModel, load_model
 from llm_bridge.network.specs import AdapterSpec
 from llm_bridge.queries.query import Query
+from theory.pay import Noisy
 from theory.rules import preset
 from theory.trees.joint_probe import JointProbe
 from theory.trees.probe import Probe

@@ -10,7 +10,6 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
-from theory.pay import Clean, Format, Noisy
 from typer.testing import CliRunner
 
 from experiments.cli.app import app
@@ -23,6 +22,7 @@ from experiments.specs import ForecastSpec, HeldOut, ModelSpec, ProbeSpec, Relin
 from llm_bridge.models.language_model import LanguageModel, load_model
 from llm_bridge.network.specs import FullSpec
 from llm_bridge.queries.query import Query
+from theory.pay import Clean, Format, Noisy
 from theory.refusal import Refusal
 from theory.rules import preset
 from theory.rules.optimiser import SGD, Adam

@@ -7,9 +7,9 @@ import pytest
 from scipy.special import softmax
 
 from bandit_sim import Contexts, ParticleArms, simulate
-from bandit_sim.verifiers import NegativeOnly
 from tests.theory.laws.mutation import survivors
 from theory.laws import contextual_flow, kernel_flow, negative_reward
+from theory.pay import NegativeOnly
 from theory.refusal import Refusal
 from theory.rules import preset
 from theory.trees.synthetic_tree import synthetic_tree
@@ -172,7 +172,7 @@ def test_simulated_policies_collapse_beyond_the_critical_step_and_learn_below():
     arms = ParticleArms.from_tree(TREE)
     assert negative_reward.log_drift(MASS, REWARD, KERNEL).critical_step == pytest.approx(0.174, abs=1e-3)
     p = {
-        eta: simulate(arms, preset("minimalist", eta=eta), 301, 128, 1, every=300, verifier=NegativeOnly())[
+        eta: simulate(arms, preset("minimalist", eta=eta), 301, 128, 1, every=300, pay=NegativeOnly())[
             "success"
         ]
         for eta in (1.0, 0.05)

@@ -155,5 +155,5 @@ def test_mean_pay():
         "terms": [{"pays": {"kind": "clean"}}, {"weight": 0.2, "pays": {"kind": "format", "wrong": 0.5}}],
     }
     assert Configuration.model_validate({"rule": rule}).paid() == (0.0, 1.0)
-    assert Configuration.model_validate({"rule": rule, "verifier": noisy}).paid() == pytest.approx((0.1, 0.7))
-    assert Configuration.model_validate({"rule": rule, "verifier": form}).paid() == pytest.approx((0.1, 1.2))
+    assert Configuration.model_validate({"rule": rule, "pay": noisy}).paid() == pytest.approx((0.1, 0.7))
+    assert Configuration.model_validate({"rule": rule, "pay": form}).paid() == pytest.approx((0.1, 1.2))

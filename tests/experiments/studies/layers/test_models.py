@@ -50,7 +50,7 @@ def test_where_queries_share_nothing_those_of_another_kind_are_held_out():
         assert unlike.model_copy(update={"held_out": alike.held_out}) == alike
 
 
-def test_helpers_count_as_rollouts_and_the_verifier_is_handed_on():
+def test_helpers_count_as_rollouts_and_the_pay_is_handed_on():
     made = SMALL.spec(MADE["advantage/extra-rollouts"], "full")
     assert made.rule.drawn == 8 and made.replicas == SMALL.full.least
     assert "8 rollouts a round cost" in str(

@@ -39,7 +39,7 @@ def test_a_rules_gap_is_its_laws(made, law):
     np.testing.assert_allclose(gap_of(made, (0.0, 1.0))(GRID), law, rtol=1e-4, atol=1e-6)
 
 
-def test_a_noisy_verifier_scales_the_gap_by_youdens_j():
+def test_noisy_pay_scales_the_gap_by_youdens_j():
     np.testing.assert_allclose(gap_of(rule(Raw()), (0.1, 0.7))(GRID), 0.6, rtol=1e-9)
 
 

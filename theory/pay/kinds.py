@@ -1,65 +1,76 @@
-"""Verifiers: what a pull of an arm is paid, given the arm's true reward t, its length and how it is misjudged."""
+"""The kinds of pay: what a judged response is paid, given its true reward t, its length, and how it is misjudged.
+
+One class each, a member of `Pay` and a row of `PAYS`. The same lines run on NumPy, in JAX (the simulator) and on torch.
+"""
 
 from __future__ import annotations
 
 from itertools import accumulate
 from typing import Annotated, Any, Literal
 
-import jax
-import jax.numpy as jnp
-import numpy as np
+from array_api_compat import array_namespace
 from pydantic import Field, model_validator
 
 from theory.refusal import Refusal
+from theory.rules.batch import Array
 from theory.rules.spec import Spec
 
-Law = tuple[list[jax.Array], list[jax.Array]]
+Law = tuple[list[Array], list[Array]]
 """Possible rewards of each rollout and their probabilities, one array per outcome."""
 Chance = Annotated[float, Field(ge=0, le=1)]
 
 
-class VerifierSpec(Spec):
-    """A verifier by its law: with probability chance[k] a rollout is paid reward[k]."""
+class PaySpec(Spec):
+    """Pay by its law: with probability chance[k] a rollout is paid reward[k].
+
+    Valid when: all arrays of a call come from one back end and are of one float type.
+    """
+
+    @property
+    def name(self) -> str:
+        """The pay's kind, for messages."""
+        return type(self).model_fields["kind"].default
 
     @property
     def random(self) -> bool:
         """Whether the reward can differ between two pulls of one arm."""
         return False
 
-    def law(self, truth: jax.Array, length: jax.Array, flip: jax.Array) -> Law:
+    def law(self, truth: Array, length: Array, flip: Array) -> Law:
         """Rewards and chances given true rewards, lengths in tokens, and chances of being misjudged."""
         raise NotImplementedError
 
-    def pay(self, uniform: jax.Array, truth: jax.Array, length: jax.Array, flip: jax.Array) -> Any:
-        """The reward that a uniform number in [0, 1) picks from the law, elementwise."""
+    def pay(self, uniform: Array, truth: Array, length: Array, flip: Array) -> Any:
+        """The reward that a uniform number in [0, 1) picks from the law, elementwise, of arrays of one shape."""
+        xp = array_namespace(truth)
         rewards, chances = self.law(truth, length, flip)
         below = accumulate(chances[:-1])  # from the first outcome on, so that a rare one keeps its odds
         paid = rewards[-1]
         for reward, edge in reversed(list(zip(rewards[:-1], below, strict=True))):
-            paid = jnp.where(uniform < edge, reward, paid)
+            paid = xp.where(uniform < edge, reward, paid)
         return paid
 
 
-class Clean(VerifierSpec):
-    """Pays the true reward t."""
+class Clean(PaySpec):
+    """Pays the reward itself: t."""
 
     kind: Literal["clean"] = "clean"
 
-    def law(self, truth: jax.Array, length: jax.Array, flip: jax.Array) -> Law:
-        return [truth], [jnp.ones_like(truth)]
+    def law(self, truth: Array, length: Array, flip: Array) -> Law:
+        return [truth], [_certain(truth)]
 
 
-class PlusMinus(VerifierSpec):
-    """Pays 2 t - 1: +1 for a correct response, -1 for a wrong one."""
+class PlusMinus(PaySpec):
+    """Pays +1 for a correct response, -1 for a wrong one: 2 t - 1."""
 
     kind: Literal["plus_minus"] = "plus_minus"
 
-    def law(self, truth: jax.Array, length: jax.Array, flip: jax.Array) -> Law:
-        return [2 * truth - 1], [jnp.ones_like(truth)]
+    def law(self, truth: Array, length: Array, flip: Array) -> Law:
+        return [2 * truth - 1], [_certain(truth)]
 
 
-class NegativeOnly(VerifierSpec):
-    """Pays t - 1: nothing for a correct response, -1 for a wrong one.
+class NegativeOnly(PaySpec):
+    """Pays nothing for a correct response, -1 for a wrong one: t - 1.
 
     Source: negative sample reinforcement (arXiv 2506.01347). Valid when: always; in expectation it moves a
     policy as the true reward does (they differ by a constant), its noise is another.
@@ -67,15 +78,15 @@ class NegativeOnly(VerifierSpec):
 
     kind: Literal["negative_only"] = "negative_only"
 
-    def law(self, truth: jax.Array, length: jax.Array, flip: jax.Array) -> Law:
-        return [truth - 1], [jnp.ones_like(truth)]
+    def law(self, truth: Array, length: Array, flip: Array) -> Law:
+        return [truth - 1], [_certain(truth)]
 
 
-class Noisy(VerifierSpec):
-    """Judges a wrong response correct with chance FP, a correct one wrong with chance FN, then pays.
+class Noisy(PaySpec):
+    """Pays a judgement that errs: wrong responses pass with chance FP, correct ones fail with chance FN.
 
     An arm with `flip` of its own is judged twice over, independently: the chance of a final misjudgement is
-    e (1 - flip) + (1 - e) flip, e = FP or FN. So rates of 0 leave the arms' own, and flip 0 the verifier's.
+    e (1 - flip) + (1 - e) flip, e = FP or FN. So rates of 0 leave the arms' own, and flip 0 those given here.
 
     Arguments:
         false_positive: FP in [0, 1].
@@ -94,16 +105,18 @@ class Noisy(VerifierSpec):
     def random(self) -> bool:
         return True
 
-    def law(self, truth: jax.Array, length: jax.Array, flip: jax.Array) -> Law:
-        rate = jnp.where(truth > 0, self.false_negative, self.false_positive).astype(truth.dtype)
+    def law(self, truth: Array, length: Array, flip: Array) -> Law:
+        rate = _by_truth(truth, self.false_negative, self.false_positive)
         wrong = rate + flip - 2 * rate * flip
         (misjudged,), _ = self.pays.law(1 - truth, length, flip)
         (judged,), _ = self.pays.law(truth, length, flip)
         return [misjudged, judged], [wrong, 1 - wrong]
 
 
-class Overlong(VerifierSpec):
-    """Pays 0 up to limit - buffer tokens, then falls linearly to -1 at the limit: -clip((l - limit) / buffer + 1).
+class Overlong(PaySpec):
+    """Pays 0 up to limit - buffer tokens, then less and less, down to -1 at the limit.
+
+    -clip((l - limit) / buffer + 1, 0, 1) of l tokens.
 
     Arguments:
         limit: tokens from which on the penalty is whole, >= 1.
@@ -123,11 +136,13 @@ class Overlong(VerifierSpec):
             )
         return self
 
-    def law(self, truth: jax.Array, length: jax.Array, flip: jax.Array) -> Law:
-        return [-jnp.clip((length - self.limit) / self.buffer + 1, 0, 1)], [jnp.ones_like(truth)]
+    def law(self, truth: Array, length: Array, flip: Array) -> Law:
+        xp = array_namespace(truth)
+        buffer = xp.full_like(length, self.buffer)  # torch would multiply by the inverse of a number
+        return [-xp.clip((length - self.limit) / buffer + 1, 0, 1)], [_certain(truth)]
 
 
-class Format(VerifierSpec):
+class Format(PaySpec):
     """Pays 1 for a well-formed response, 0 for another; well-formed with a chance that the truth sets.
 
     Arguments:
@@ -144,9 +159,9 @@ class Format(VerifierSpec):
     def random(self) -> bool:
         return True
 
-    def law(self, truth: jax.Array, length: jax.Array, flip: jax.Array) -> Law:
-        good = jnp.where(truth > 0, self.right, self.wrong).astype(truth.dtype)
-        return [jnp.ones_like(truth), jnp.zeros_like(truth)], [good, 1 - good]
+    def law(self, truth: Array, length: Array, flip: Array) -> Law:
+        good, xp = _by_truth(truth, self.right, self.wrong), array_namespace(truth)
+        return [xp.ones_like(truth), xp.zeros_like(truth)], [good, 1 - good]
 
 
 class Term(Spec):
@@ -167,8 +182,10 @@ class Term(Spec):
         return self
 
 
-class Shaped(VerifierSpec):
-    """Pays sum_k weight_k times what term k pays; random terms are independent of one another.
+class Shaped(PaySpec):
+    """Pays a weighted sum of other kinds: sum_k weight_k times what term k pays.
+
+    Terms that are left to chance are independent of one another.
 
     Arguments:
         terms: at least one term; no two of a kind.
@@ -190,8 +207,8 @@ class Shaped(VerifierSpec):
     def random(self) -> bool:
         return any(term.pays.random for term in self.terms)
 
-    def law(self, truth: jax.Array, length: jax.Array, flip: jax.Array) -> Law:
-        rewards, chances = [jnp.zeros_like(truth)], [jnp.ones_like(truth)]
+    def law(self, truth: Array, length: Array, flip: Array) -> Law:
+        rewards, chances = [array_namespace(truth).zeros_like(truth)], [_certain(truth)]
         for term in self.terms:
             pays, odds = term.pays.law(truth, length, flip)
             rewards = [reward + term.weight * paid for reward in rewards for paid in pays]
@@ -199,34 +216,26 @@ class Shaped(VerifierSpec):
         return rewards, chances
 
 
-Verifier = Annotated[
+Pay = Annotated[
     Clean | PlusMinus | NegativeOnly | Noisy | Overlong | Format | Shaped, Field(discriminator="kind")
 ]
+PAYS: dict[str, type[PaySpec]] = {
+    "clean": Clean,
+    "plus_minus": PlusMinus,
+    "negative_only": NegativeOnly,
+    "noisy": Noisy,
+    "overlong": Overlong,
+    "format": Format,
+    "shaped": Shaped,
+}
+"""Kind -> class, whose docstring's first line is what help texts say of it."""
 
 
-def check_verifier(verifier: VerifierSpec, reward: Any, flip: Any = None) -> None:
-    """Reject a verifier and arms (reward (A,), flip (A,)) that leave a field without effect, or a law undefined.
-
-    Errors: Refusal where `flip` meets a verifier that never misjudges, where a noisy verifier has nothing
-    to misjudge with, or where its arms have a true reward other than 0 and 1.
-    """
-    parts = [term.pays for term in verifier.terms] if isinstance(verifier, Shaped) else [verifier]
-    noisy = [part for part in parts if isinstance(part, Noisy)]
-    reward = np.asarray(reward)
-    if flip is not None and not noisy:
-        raise Refusal(
-            f"arms have flip, but {type(verifier).__name__} never misjudges; use noisy, or flip None"
-        )
-    odd = reward[(reward != 0) & (reward != 1)]
-    for part in noisy:
-        if odd.size:
-            raise Refusal(f"reward {odd[0]} with a noisy verifier; it misjudges rewards of 0 and 1 alone")
-        silent = flip is None or not np.any(np.asarray(flip))
-        if part.false_positive == part.false_negative == 0 and silent:
-            raise Refusal("noisy with rates 0 and no flip misjudges nothing; give rates, or use its `pays`")
+def _certain(truth: Array) -> Array:
+    return array_namespace(truth).ones_like(truth)
 
 
-def length_and_flip(arms: Any, choices: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """(n,) tokens of each choice, from its mask (n, T), and (n,) its chance of being misjudged."""
-    flip = jnp.zeros_like(mask[:, 0]) if arms.flip is None else jnp.asarray(arms.flip, mask.dtype)[choices]
-    return mask.sum(axis=1), flip
+def _by_truth(truth: Array, right: float, wrong: float) -> Array:
+    """One number for correct responses, another for wrong ones, in the type of `truth`."""
+    xp = array_namespace(truth)
+    return xp.where(truth > 0, xp.full_like(truth, right), xp.full_like(truth, wrong))
