@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         simulate_grid,
         synthetic_forest,
     )
-    from bandit_sim.verifiers import Clean, Format, NegativeOnly, Noisy, Overlong, PlusMinus, Shaped
+    from theory.pay import Clean, Format, NegativeOnly, Noisy, Overlong, PlusMinus, Shaped
     from experiments.run.run import Run
     from experiments.specs import ForecastSpec, HeldOut, ModelSpec, ProbeSpec, RelineariseSpec, RunSpec
     from experiments.verbs import explain, forecast, overlay, probe, screen
@@ -60,7 +60,7 @@ MODULES = {
         "ArmClasses", "Arms", "Contexts", "LazyTree", "ParticleArms", "TokenTree", "TreeArms", "displacement",
         "expected_step", "forest", "replay", "simulate", "simulate_grid", "synthetic_forest",
     ),
-    "bandit_sim.verifiers": ("Clean", "Format", "NegativeOnly", "Noisy", "Overlong", "PlusMinus", "Shaped"),
+    "theory.pay": ("Clean", "Format", "NegativeOnly", "Noisy", "Overlong", "PlusMinus", "Shaped"),
     "theory": ("rules",),
     "theory.curves": ("Curves",),
     "theory.laws": ("LAWS", "Law", "law"),

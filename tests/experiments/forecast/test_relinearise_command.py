@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-from experiments.specs.contexts_spec import ContextsSpec
 from linearised import small, spec
 from typer.testing import CliRunner
 
@@ -57,8 +56,6 @@ def test_rounds_are_within_the_run_and_increase() -> None:
         small(0)
     with pytest.raises(Refusal, match="greater than or equal to 4"):
         RelineariseSpec(rounds=(1,), networks=3)
-    with pytest.raises(Refusal, match=r"forecast.relinearise after rounds \(4,\) is of one query"):
-        ContextsSpec(queries=(spec().query,), batch=1, rule=spec().rule, forecast=small(4))
 
 
 def test_older_forecasts_keep_their_hash() -> None:

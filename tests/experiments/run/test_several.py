@@ -192,7 +192,8 @@ def command(folder: Path) -> list[str]:
     path = folder / "queries.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
     return [
-        "forecast", "--together", "--model", "tiny-arithmetic", "--queries", str(path), "--max-tokens", "3", "--rounds", "6",
+        "forecast", "--together", "--model", "tiny-arithmetic", "--queries", str(path), "--max-tokens", "3",
+        "--rounds", "6",
         "--replicas", "4", "--eta", "0.003", "--probe-rollouts", "200", "--json",
     ]  # fmt: skip
 
@@ -234,7 +235,7 @@ def test_memory_against_time_changes_no_number(done, tmp_path: Path, tiny: Langu
 
 
 def test_pay_and_kept_replicas_of_one_query_as_of_several(tmp_path: Path, tiny: LanguageModel) -> None:
-    """What was of several queries alone: one query is paid, its replicas are kept, and its outcomes are its verifier's."""
+    """One query is paid as several are, its replicas are kept, and its outcomes are its verifier's."""
     alone = spec(
         queries=ASKED[:1], held_out=None, pay=Noisy(false_positive=1.0, false_negative=1.0), rounds=4
     )

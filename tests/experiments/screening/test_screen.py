@@ -21,7 +21,7 @@ from experiments.specs import ModelSpec
 from llm_bridge.models.language_model import LanguageModel, load_model
 from llm_bridge.network.specs import AdapterSpec
 from llm_bridge.network.split import SplitModel
-from llm_bridge.probe.measure import enumerate_responses
+from llm_bridge.probe.enumerate import enumerate_responses
 from llm_bridge.queries.procedural import reasoning_gym_queries
 from llm_bridge.queries.query import Query
 from llm_bridge.queries.sources import load_queries
