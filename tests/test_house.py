@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("theory", "bandit_sim", "llm_bridge", "experiments", "figures")
+PACKAGES = ("onearm", "theory", "bandit_sim", "llm_bridge", "experiments", "figures")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 # Assembled, so that this file passes its own test.

@@ -15,6 +15,7 @@ from experiments.cli import (
     probe_command,
     screen_command,
     simulate_command,
+    study_command,
     train_command,
 )
 from experiments.cli.command import Command
@@ -31,6 +32,7 @@ COMMANDS: tuple[Command | typer.Typer, ...] = (
     simulate_command.COMMAND,
     law_command.app,
     layers_command.app,
+    study_command.app,
     doctor_command.COMMAND,
 )
 """A command is a row here and a file `NAME_command.py`; a group of commands is a `typer.Typer` with a name."""
@@ -53,7 +55,3 @@ for row in COMMANDS:
 def main() -> None:
     """Entry point of the console script."""
     app()
-
-
-if __name__ == "__main__":
-    main()

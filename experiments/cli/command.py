@@ -131,6 +131,14 @@ class Command:
         )
 
 
+def group(name: str, help: str, *commands: Command, epilog: str | None = None) -> typer.Typer:
+    """Commands under one name: `onearm NAME COMMAND`."""
+    app = typer.Typer(name=name, no_args_is_help=True, help=help, epilog=epilog)
+    for command in commands:
+        command.add_to(app)
+    return app
+
+
 class Described(TyperCommand):
     """Fills in the names of registries when its help is read, and not when the program starts."""
 

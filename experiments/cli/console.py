@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from experiments.words import text_of
+from theory.extras import missing
 from theory.refusal import Refusal
 from theory.warning import CacheWarning, ForecastWarning, QueryWarning
 
@@ -105,16 +107,8 @@ def mendable(error: Exception) -> str | None:
 
 def _to_install(error: ImportError) -> str | None:
     """What to install, where a package of an extra is missing; None where an import of our own fails."""
-    try:
-        from theory.extras import missing
-    except ModuleNotFoundError:
-        wanted = None
-    else:
-        wanted = missing(error)
-    if wanted is not None:
-        return str(wanted)
-    # Python's own import errors name a module; one that does not was written to be read.
-    return str(error) if error.name is None else None
+    wanted = missing(error)
+    return None if wanted is None else str(wanted)
 
 
 def _out_of_memory(error: Exception) -> bool:
@@ -137,11 +131,3 @@ def show(name: str, result: dict[str, Any], as_json: bool) -> None:
             continue
         table.add_row(key, text_of(value))
     output().print(table)
-
-
-def text_of(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, list):
-        return " ".join(text_of(v) for v in value)
-    return "-" if value is None else str(value)

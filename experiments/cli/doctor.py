@@ -7,7 +7,11 @@ import importlib.util
 import os
 import platform
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
+
+from theory.extras import command, missing
+from theory.refusal import Refusal
 
 if TYPE_CHECKING:
     from llm_bridge.models.wheels import Wheel
@@ -26,9 +30,9 @@ def examine() -> list[Check]:
     """One check per thing a run needs; nothing is downloaded, nothing is changed."""
     return [
         _python(),
-        *(_package(name) for name in ("jax", "torch", "transformers")),
-        _device(),
-        *_wheels(),
+        *(_package(name, command(extra)) for name, extra in PACKAGES.items()),
+        *_of_torch(_device),
+        *_of_torch(_wheels),
         *_extras(),
         _cache(),
         _memory(),
@@ -41,20 +45,34 @@ def _python() -> Check:
     )
 
 
-def _package(name: str) -> Check:
+PACKAGES = {"jax": "sim", "torch": "llm", "transformers": "llm"}
+"""What `make overlay` runs on, and the extra that installs it."""
+
+
+def _package(name: str, fix: str) -> Check:
     try:
         return Check(name, True, importlib.metadata.version(name))
     except importlib.metadata.PackageNotFoundError:
-        return Check(name, False, "not installed", "run `make setup`")
+        return Check(name, False, "not installed", fix)
 
 
-def _device() -> Check:
+def _of_torch(examined: Callable[[], list[Check]]) -> list[Check]:
+    """Nothing where an extra is missing: the checks of its packages have said so."""
+    try:
+        return examined()
+    except ModuleNotFoundError as error:
+        if missing(error) is None:
+            raise
+        return []
+
+
+def _device() -> list[Check]:
     import torch
 
     names = ["cpu"]
     names += [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     names += ["mps"] if torch.backends.mps.is_available() else []
-    return Check("devices", True, f"{', '.join(names)}; {torch.get_num_threads()} threads")
+    return [Check("devices", True, f"{', '.join(names)}; {torch.get_num_threads()} threads")]
 
 
 def _wheels() -> list[Check]:
@@ -69,7 +87,7 @@ def _wheel(wheel: Wheel) -> Check:
     needed = wheel is SMOLLM2
     try:
         wheel.paths()
-    except ImportError as error:
+    except Refusal as error:
         return Check(wheel.name, False, "not installed", str(error), needed)
     return Check(wheel.name, True, f"{wheel.file} from {wheel.pip}", needed=needed)
 
@@ -85,9 +103,7 @@ def _extras() -> list[Check]:
     """What is installed by an extra of onearm, and what it is for."""
     checks: list[Check] = []
     for name, (extra, purpose) in EXTRAS.items():
-        package = _package(name)
-        fix = "" if package.ok else f"pip install 'onearm[{extra}]' for {purpose}"
-        checks.append(package._replace(fix=fix, needed=False))
+        checks.append(_package(name, f"{command(extra)} for {purpose}")._replace(needed=False))
     return checks
 
 

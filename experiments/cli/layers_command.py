@@ -6,23 +6,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import typer
-
-from experiments.cli.command import Command, Given, Option
+from experiments.cli.command import Command, Given, Option, group
 from experiments.cli.console import errors, show, telling
+from experiments.cli.lines import lines
 from experiments.cli.options import OUTPUT, RUN
-from experiments.cli.progress import lines
 from theory.refusal import Refusal
 
 if TYPE_CHECKING:
     from experiments.studies.layers.run import AnyWorld, Cell
 
-app = typer.Typer(
-    name="layers",
-    no_args_is_help=True,
-    help="Both papers' questions, layer by layer, in the simulator and on language models.",
-    epilog="onearm layers run --quick && onearm layers report --quick",
-)
 QUICK = Option(
     "quick", bool, "Few variants, seeds and replicas; or all of them, which takes a night.", True, panel=RUN,
     flag="--quick/--full",
@@ -119,8 +111,10 @@ def report(given: Given) -> None:
     show("findings", {**verdicts, "page": str(given.out / scale / PAGE)}, given.as_json)
 
 
-for command in (
+app = group(
+    "layers",
+    "Both papers' questions, layer by layer, in the simulator and on language models.",
     Command("run", run, (QUICK, LAYER, WORLD, JOBS, STORE)),
     Command("report", report, (QUICK, TABLES, STORE)),
-):
-    command.add_to(app)
+    epilog="onearm layers run --quick && onearm layers report --quick",
+)

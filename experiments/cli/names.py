@@ -30,7 +30,8 @@ def _verifiers() -> str:
 def _pays() -> str:
     from theory.pay import PAYS
 
-    return any_of(PAYS)
+    said = {kind: (pay.__doc__ or "").splitlines()[0].rstrip(".") for kind, pay in PAYS.items()}
+    return "; ".join(f"{kind} ({text[:1].lower()}{text[1:]})" for kind, text in said.items())
 
 
 def _data_sets() -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from experiments.cli.command import Command, Given, Option
-from experiments.cli.console import output, show, text_of
+from experiments.cli.console import output, show
 from experiments.cli.options import (
     DEVICE,
     DTYPE,
@@ -25,6 +25,7 @@ from experiments.cli.options import (
     VERIFIER,
 )
 from experiments.cli.progress import progress
+from experiments.words import text_of
 from theory.refusal import Refusal
 
 SHOWN = 24

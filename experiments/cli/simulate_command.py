@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.cli.command import Command, Given, Option
 from experiments.cli.console import show
-from experiments.cli.options import OUTPUT, RULE, RUN
+from experiments.cli.options import OUTPUT, PAY, RULE, RUN
 from experiments.cli.progress import progress
 from theory.refusal import Refusal
 
@@ -41,13 +41,7 @@ OPTIONS = (
     ),
     Option("eta", float | None, "Step size (eta): how far one round moves the policy.", panel=RULE, shown="1"),
     Option("rollouts", int | None, "Number of arms pulled per round.", panel=RULE, shown="the rule's own"),
-    Option("verifier", str | None, "What a pull is paid: {pays}.", panel=RULE, shown="clean"),
-    Option(
-        "false_positive", float | None, "With noisy: chance that a wrong response is paid as if correct.", panel=RULE
-    ),
-    Option(
-        "false_negative", float | None, "With noisy: chance that a correct response is paid as if wrong.", panel=RULE
-    ),
+    PAY,
     Option("rounds", int | None, "Number of rounds; each is one update.", panel=RUN, shown="100"),
     Option("seeds", int | None, "Number of independent replicas.", panel=RUN, shown="1000"),
     Option("seed", int | None, "Number from which every random draw follows.", panel=RUN, shown="0"),
@@ -92,6 +86,7 @@ def simulate(given: Given) -> None:
 def _spec(given: dict[str, Any]) -> SimulationSpec:
     """The file's spec, or the default one, with the fields that options name in place."""
     from experiments.simulation.simulation import SimulationSpec
+    from theory.pay import named_pay
 
     base = SimulationSpec.read(given["spec"]) if "spec" in given else SimulationSpec()
     fields: dict[str, Any] = base.model_dump()
@@ -108,11 +103,8 @@ def _spec(given: dict[str, Any]) -> SimulationSpec:
         fields["rule"]["optimiser"]["eta"] = given["eta"]
     if "rollouts" in given:
         fields["rule"]["rollouts"] = given["rollouts"]
-    if "verifier" in given:
-        fields["verifier"] = {"kind": given["verifier"]}
-    fields["verifier"] |= {
-        name: given[name] for name in ("false_positive", "false_negative") if name in given
-    }
+    if "pay" in given:
+        fields["pay"] = named_pay(given["pay"])
     if "observe" in given:
         fields["observe"] = tuple(dict.fromkeys(("success", *given["observe"])))
     for name in ("rounds", "seeds", "seed", "engine", "every", "dtype"):
@@ -135,7 +127,7 @@ def _numbers(spec: SimulationSpec, made: Simulation) -> dict[str, Any]:
         "rule_hash": spec.rule.hash,
         "rollouts": spec.rule.rollouts,
         "eta": spec.rule.optimiser.eta,
-        "verifier": spec.verifier.kind,
+        "pay": spec.pay.kind,
         "rounds": spec.rounds,
         "seeds": spec.seeds,
         "engine": made.engine,

@@ -13,10 +13,11 @@ import typer
 from rich.table import Table
 
 from experiments.cli.command import Command, Given
-from experiments.cli.console import errors, output, say, show, text_of
+from experiments.cli.console import errors, output, say, show
 from experiments.cli.options import ASKED, OUT, TRAINED
 from experiments.cli.plan import begin_of, plan_of
 from experiments.cli.progress import progress
+from experiments.words import text_of
 from theory.refusal import Refusal
 
 if TYPE_CHECKING:

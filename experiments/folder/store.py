@@ -8,14 +8,16 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors import safe_open
 
-from experiments.specs.run_spec import FileSpec
 from theory.refusal import Refusal
+
+if TYPE_CHECKING:
+    from experiments.specs.run_spec import FileSpec
 
 
 @contextmanager

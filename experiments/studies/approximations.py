@@ -1,4 +1,4 @@
-"""What each approximation of a probe costs, judged on the enumerable model: `make tiny`."""
+"""What each approximation of a probe costs, judged on the enumerable model: `onearm study approximations`."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def odd(text: str) -> float:
     return float(text.isdigit() and int(text) % 2 == 1)
 
 
-def main(out: Path = Path("runs/approximations")) -> None:
+def approximations(out: Path = Path("runs/approximations")) -> None:
     """Print the table and draw the one-round error against eta; writes both into `out`."""
     out.mkdir(parents=True, exist_ok=True)
     with jax.enable_x64(True):
@@ -197,7 +197,3 @@ def costs(
         ]
         for name, values in rows.items()
     }
-
-
-if __name__ == "__main__":
-    main()

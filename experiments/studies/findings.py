@@ -215,9 +215,7 @@ def _plain(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{float(f'{value:.3g}'):g}"
 
 
-def main() -> None:
-    PAGE.write_text("\n".join([HEAD, *map(section, MEASURES)]))
-
-
-if __name__ == "__main__":
-    main()
+def write(to: Path = PAGE) -> None:
+    """Measure every number again, and write the page."""
+    to.parent.mkdir(parents=True, exist_ok=True)
+    to.write_text("\n".join([HEAD, *map(section, MEASURES)]))

@@ -8,12 +8,10 @@ from collections.abc import Sequence
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-from experiments.cli.console import reporting, text_of
 from experiments.compare.overlay import pooled
+from experiments.words import text_of
 from theory.refusal import Refusal
 from theory.rules.dialects import name_of
 from theory.rules.rule import Rule
@@ -58,7 +56,7 @@ def page(folders: Sequence[Path], before: str = "") -> str:
             raise Refusal(f"{made[heading]} and {folder} are both {heading!r}; give one of them")
         made[heading] = folder
         versions = ", ".join(f"{name} {version(name)}" for name in VERSIONS)
-        source = f"`python -m experiments.studies.forecast_table {folder}`, {date.today()}, {versions}."
+        source = f"`onearm study table {folder}`, {date.today()}, {versions}."
         sections[heading] = f"{source}\n\n{body}"
     return "\n".join([HEAD, *(f"## {heading}\n\n{body}\n" for heading, body in sections.items())])
 
@@ -181,16 +179,8 @@ def _rule(row: dict[str, Any]) -> str:
     return f"`{name_of(rule) or rule.signal.kind}`, {rule.rollouts} rollouts per query, η = {rule.optimiser.eta:g}"
 
 
-def main(
-    folders: Annotated[list[Path], typer.Argument(help="Folders of finished runs of several queries.")],
-    to: Annotated[Path, typer.Option(help="The page whose sections are written; others stay.")] = PAGE,
-) -> None:
-    """Write how good the forecasts of finished runs were."""
-    with reporting(as_json=False):
-        text = page(folders, to.read_text() if to.exists() else "")
-        to.parent.mkdir(parents=True, exist_ok=True)
-        to.write_text(text)
-
-
-if __name__ == "__main__":
-    typer.run(main)
+def write(folders: Sequence[Path], to: Path = PAGE) -> None:
+    """Write the sections of these folders into a page; its others stay as they are. Errors: those of `page`."""
+    text = page(folders, to.read_text() if to.exists() else "")
+    to.parent.mkdir(parents=True, exist_ok=True)
+    to.write_text(text)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import typer
 from matplotlib.figure import Figure
 from rich.progress import track
 
@@ -16,6 +15,7 @@ from experiments.studies import law_gallery
 from figures.lines import Line, draw_lines
 from figures.style import BLUE, GREY, save_figure
 from theory.curves import Curves
+from theory.refusal import Refusal
 from theory.rules import LeaveOneOut, MaxRL, Rule, Sign
 from theory.rules.dialects import preset
 from theory.rules.optimiser import SGD
@@ -173,15 +173,11 @@ PICTURES: dict[str, Callable[[], Figure]] = {
 }
 
 
-def main(out: Path = Path("figures/gallery"), only: str = "") -> None:
-    """Draw the pictures as PNG into OUT; ONLY names one of them."""
+def draw(out: Path = Path("figures/gallery"), only: str | None = None) -> None:
+    """Draw the pictures as PNG into a folder, or one of them. Errors: Refusal for a name that no picture has."""
+    if only is not None and only not in PICTURES:
+        raise Refusal(f"--only {only!r} is no picture; choose {', '.join(PICTURES)}")
     out.mkdir(parents=True, exist_ok=True)
     for name in track([only] if only else list(PICTURES), "pictures"):
-        if name not in PICTURES:
-            raise typer.BadParameter(f"{name!r} is no picture; choose {', '.join(PICTURES)}")
         with replacing(out / f"{name}.png") as temporary:
             save_figure(PICTURES[name](), temporary)
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import typer
 from rich.progress import track
+
+from theory.refusal import Refusal
 
 FILE = Path(__file__).with_name("law_trials") / "agreement.jsonl"
 
@@ -19,22 +21,21 @@ def read() -> dict[str, dict[str, Any]]:
     return {row["law"]: row for row in map(json.loads, FILE.read_text().splitlines())}
 
 
-def main(only: str = "") -> None:
-    """Measure the agreement of every law (about ten minutes on one core), or of ONLY, several by commas."""
+def measure(only: Sequence[str] = (), tell: Callable[[str], None] = print) -> None:
+    """Measure the agreement of every law, or of some, and keep it; `tell` is called with a line for each.
+
+    Errors: Refusal for a name that no law has.
+    """
     from experiments.folder.store import replacing
     from experiments.studies.law_trials import TRIALS
 
-    measured, names = read(), only.split(",") if only else list(TRIALS)
-    for name in names:
+    for name in only:
         if name not in TRIALS:
-            raise typer.BadParameter(f"{name!r} is no law; choose {', '.join(TRIALS)}")
-    for name in track(names, "laws"):
+            raise Refusal(f"--only {name!r} is no law; choose {', '.join(TRIALS)}")
+    measured = read()
+    for name in track(only or list(TRIALS), "laws"):
         measured[name] = TRIALS[name]().summary()
         rows = [json.dumps(measured[law], allow_nan=False) for law in TRIALS if law in measured]
         with replacing(FILE) as temporary:
             temporary.write_text("\n".join(rows) + "\n")
-        typer.echo(f"{name}: {measured[name]['agreement']}")
-
-
-if __name__ == "__main__":
-    typer.run(main)
+        tell(f"{name}: {measured[name]['agreement']}")

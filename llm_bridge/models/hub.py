@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from theory.extras import missing
 from theory.refusal import Refusal
 
 
@@ -14,17 +15,17 @@ def hub_rows(name: str, hub: Mapping[str, Any], split: str) -> Iterator[tuple[st
     Arguments:
         name: what the data set is called in --queries, for messages.
         hub: arguments of `datasets.load_dataset`.
-    Errors: ImportError without `datasets`; Refusal where the hub is out of reach or has no such split. Both name
+    Errors: Refusal without `datasets`, and where the hub is out of reach or has no such split. Both name
         the form that reads a local file.
     """
     instead = f"give a local file in its published layout (--queries {name}:FILE, Parquet or JSONL)"
     try:
         from datasets import load_dataset
-    except ImportError as error:
-        raise ImportError(
-            f"--queries {name} reads from the hub, by datasets, which is not installed; "
-            f"pip install 'onearm[data]', or {instead}"
-        ) from error
+    except ModuleNotFoundError as error:
+        refusal = missing(error)
+        if refusal is None:
+            raise
+        raise Refusal(f"--queries {name} reads from the hub, and {refusal}, or {instead}") from error
     try:
         table = load_dataset(**hub, split=split)
     except (

@@ -131,7 +131,7 @@ def load_model(
         dtype: float32, float64 or bfloat16; float64 also computes the norms in float64.
         source: where smollm2-135m and gemma3-270m come from: wheel (the default under auto) or hub.
         seed: of the training of tiny-arithmetic; other models have no use for one.
-    Errors: Refusal naming the argument and the fix; ImportError with the pip command for a missing wheel.
+    Errors: Refusal naming the argument and the fix, of a missing wheel the pip command.
     """
     target, number_type = _device(device), _dtype(dtype)
     if target.type == "mps" and number_type is torch.float64:

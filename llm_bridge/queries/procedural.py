@@ -7,19 +7,18 @@ import json
 from typing import Any
 
 from llm_bridge.queries.query import Query
+from theory.extras import refusing
 from theory.refusal import Refusal
 
 
 def reasoning_gym_queries(dataset: str, seed: int, size: int, **config: Any) -> list[Query]:
     """`size` queries of the reasoning-gym data set, scored by its own scorer; the seed names them.
 
-    Errors: Refusal for an unknown data set or setting, or a size below 1.
+    Errors: Refusal for an unknown data set or setting, a size below 1, or without reasoning-gym.
     """
-    try:
+    with refusing():
         import reasoning_gym
         from reasoning_gym.factory import DATASETS
-    except ImportError as error:
-        raise ImportError("reasoning-gym is not installed; pip install 'onearm[tasks]'") from error
 
     if size < 1:
         raise Refusal(f"size is {size}; ask for at least 1 query")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.studies.forecast_table import GAPS, HEAD, PAGE, main, page, sections_of
+from experiments.studies.forecast_table import GAPS, HEAD, PAGE, page, sections_of, write
 from theory.refusal import Refusal
 from theory.rules import preset
 
@@ -57,15 +57,15 @@ def test_sections_of_other_runs_stay_as_they_stand(tmp_path: Path) -> None:
         _summary(tmp_path / "two", model="other"),
         tmp_path / "a" / "p.md",
     )
-    main([one, two], to=to)
+    write([one, two], to=to)
     first, second = sections_of(to.read_text())
-    assert "`python -m experiments.studies.forecast_table " + str(one) in first[1]
+    assert "`onearm study table " + str(one) in first[1]
     old = second[1].replace(str(date.today()), "2001-02-03")
     to.write_text(to.read_text().replace(second[1], old))
-    main([_summary(one, p0=0.125)], to=to)
+    write([_summary(one, p0=0.125)], to=to)
     again = sections_of(to.read_text())
     assert again == [(first[0], first[1].replace(" 0.25 ", " 0.125 ")), (second[0], old)]
-    main([_summary(one, model="third")], to=to)
+    write([_summary(one, model="third")], to=to)
     assert [heading for heading, _ in sections_of(to.read_text())][:2] == [first[0], second[0]]
     assert len(sections_of(to.read_text())) == 3
 
@@ -115,7 +115,7 @@ def test_the_page_of_this_repository() -> None:
     sections = sections_of(text)
     assert text == page([], before=text) and text.startswith(HEAD)
     assert len({heading for heading, _ in sections}) == len(sections)
-    assert all(body.startswith("`python -m experiments.studies.forecast_table ") for _, body in sections)
+    assert all(body.startswith("`onearm study table ") for _, body in sections)
 
 
 def test_folders_without_runs_are_refused(tmp_path: Path) -> None:

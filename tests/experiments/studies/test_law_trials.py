@@ -90,13 +90,5 @@ def test_what_would_change_nothing_is_refused(arguments, message):
 
 
 def test_an_unknown_law_is_not_measured():
-    result = CliRunner().invoke(_agreement(), ["--only", "gravity"])
+    result = CliRunner().invoke(app, ["study", "agreement", "--only", "gravity"])
     assert result.exit_code == 2 and "is no law" in result.output
-
-
-def _agreement():
-    import typer
-
-    single = typer.Typer()
-    single.command()(law_agreement.main)
-    return single

