@@ -74,15 +74,17 @@ def any_of(names: Iterable[str]) -> str:
 def braced(names: Iterable[str]) -> str:
     """Names in their order, those of one trainer together: 'rloo, verl-{grpo, rloo}'."""
     groups: dict[str, list[str]] = {}
-    names = list(names)
     for name in names:
         groups.setdefault(name.partition("-")[0], []).append(name)
-    shown: list[str] = []
-    for name in names:
-        start = name.partition("-")[0]
-        group = groups[start]
-        if len(group) == 1 or start in group:
-            shown.append(name)
-        elif name == group[0]:
-            shown.append(f"{start}-{{{', '.join(one.removeprefix(start + '-') for one in group)}}}")
-    return ", ".join(shown)
+    return ", ".join(_shared(group) for group in groups.values())
+
+
+def _shared(group: list[str]) -> str:
+    words = [name.split("-") for name in group]
+    same = 0
+    while len(group) > 1 and len({tuple(word[: same + 1]) for word in words}) == 1:
+        same += 1
+    if same == 0 or any(len(word) == same for word in words):
+        return ", ".join(group)
+    ends = ", ".join("-".join(word[same:]) for word in words)
+    return f"{'-'.join(words[0][:same])}-{{{ends}}}"

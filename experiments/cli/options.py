@@ -99,46 +99,6 @@ PAY = Option(
     panel=RULE, shown="clean",
 )  # fmt: skip
 ROLLOUTS = Option(
-    "look_rollouts", int | None, "With --held-out: rollouts of each query and replica in a look.", panel=QUERY,
-    shown="4",
-)  # fmt: skip
-
-NAME = Option(
-    "model", str, "A model by name ({models}), by its name on the hub, or a local folder.", "smollm2-135m", panel=MODEL,
-    field="model.name",
-)  # fmt: skip
-SOURCE = Option(
-    "source", str,
-    "Where a model known by name comes from: wheel (installed with pip, no hub needed), hub, or auto, which prefers "
-    "the wheel.",
-    "auto", panel=MODEL, field="model.source",
-)  # fmt: skip
-DEVICE = Option("device", str, "cpu, cuda, mps or auto.", "cpu", panel=MODEL, field="model.device")
-DTYPE = Option(
-    "dtype", str,
-    "Precision of the model's numbers: float32, float64 or bfloat16. In bfloat16 it is another policy, and the probe "
-    "says how far off.",
-    "float32", panel=MODEL, field="model.dtype",
-)  # fmt: skip
-ADAPTER_BLOCKS = Option(
-    "adapter_blocks", str | None, "Number of blocks, from the top, that get adapters to train; or all.", panel=MODEL,
-    shown="4; of tiny-arithmetic all",
-)  # fmt: skip
-FULL = Option(
-    "full", bool,
-    "Train every parameter of the model in place of adapters. Needs --replicas 1, and --sketch if the model is large.",
-    False, panel=MODEL, flag="--full",
-)  # fmt: skip
-
-RULE_NAME = Option(
-    "rule", str,
-    "Update rule, which turns the rewards of a round into weights on its rollouts. One of {rules}.", "minimalist",
-    panel=RULE,
-)  # fmt: skip
-PAY = Option(
-    "pay", str | None, "What a judged response is paid: {pays}.", panel=RULE, shown="clean: 1 if correct, else 0"
-)  # fmt: skip
-ROLLOUTS = Option(
     "rollouts", int | None, "Responses sampled per query and round.", panel=RULE, shown="the rule's own"
 )  # fmt: skip
 ETA = Option(

@@ -84,6 +84,7 @@ def _each(name: str, specs: Sequence[RunSpec], given: Given) -> None:
         summary = {"command": name, "queries": rows}
         if name in COMPARES:  # Do the forecasts err together? Other stages compare nothing.
             summary["pooled"] = pooled(rows)
+        given.out.mkdir(parents=True, exist_ok=True)  # No run has made it where all were refused.
         write_json(given.out / "summary.json", summary)
     if given.as_json:
         print(json.dumps(summary))

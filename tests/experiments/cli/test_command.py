@@ -69,7 +69,7 @@ def test_help_names_what_registries_hold() -> None:
 
     rules = filled("{rules}")
     listed = re.sub(
-        r"([a-z0-9-]+)\{([^}]*)\}", lambda m: ", ".join(m[1] + x for x in m[2].split(", ")), rules
+        r"([a-z0-9.-]+)\{([^}]*)\}", lambda m: ", ".join(m[1] + x for x in m[2].split(", ")), rules
     )
     assert sorted(listed.split(", ")) == sorted(PRESETS)
     for kind in PAYS:
@@ -80,7 +80,7 @@ def test_help_names_what_registries_hold() -> None:
 
 def test_braces_that_are_no_registry_stay() -> None:
     assert filled('{"query": 1} {x} \\boxed{a}') == '{"query": 1} {x} \\boxed{a}'
-    assert braced(["sgd", "trl-a", "b", "trl-b"]) == "sgd, trl-{a, b}, b"
+    assert braced(["sgd", "trl-a", "b", "trl-b", "x-y-1", "x-y-2"]) == "sgd, trl-{a, b}, b, x-y-{1, 2}"
 
 
 def test_the_front_page_loads_neither_torch_nor_jax() -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
-from conftest import Asked  # pyright: ignore[reportMissingImports]
 from typer.testing import CliRunner
 
 from experiments.cli.app import app
@@ -26,7 +26,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def test_nothing_given_is_the_spec_of_the_defaults(asked: Asked, tmp_path: Path) -> None:
+def test_nothing_given_is_the_spec_of_the_defaults(asked: Any, tmp_path: Path) -> None:
     from experiments.specs import RunSpec
     from llm_bridge.queries.builtin import DEFAULT
     from theory.rules.dialects import preset
@@ -39,7 +39,7 @@ def test_nothing_given_is_the_spec_of_the_defaults(asked: Asked, tmp_path: Path)
 
 
 @pytest.mark.parametrize("stage", ["probe", "forecast", "train", "overlay"])
-def test_every_option_reaches_its_field(stage: str, asked: Asked, tmp_path: Path) -> None:
+def test_every_option_reaches_its_field(stage: str, asked: Any, tmp_path: Path) -> None:
     done = call(
         stage, "--query", "3+4=", "--answer", 7, "--verifier", "integer", "--stop", r"\n", "--model", "tiny-arithmetic",
         "--dtype", "float64", "--device", "auto", "--source", "hub", "--adapter-blocks", 1, "--rule", "rloo",
@@ -69,14 +69,14 @@ def test_every_option_reaches_its_field(stage: str, asked: Asked, tmp_path: Path
     assert run.memory == {"micro_batch": 5, "recompute": True}
 
 
-def test_adam_is_simulated_on_coordinates_of_which_there_is_a_default(asked: Asked, tmp_path: Path) -> None:
+def test_adam_is_simulated_on_coordinates_of_which_there_is_a_default(asked: Any, tmp_path: Path) -> None:
     words = ("forecast", "--optimiser", "adam", "--out", tmp_path)
     assert call(*words).exit_code == call(*words, "--coordinates", 300).exit_code == 0
     assert [run.spec.probe.coordinates for run in asked.runs] == [4096, 300]
     assert {run.spec.rule.optimiser.kind for run in asked.runs} == {"adam"}
 
 
-def test_full_parameters_are_an_adapter_of_another_kind(asked: Asked, tmp_path: Path) -> None:
+def test_full_parameters_are_an_adapter_of_another_kind(asked: Any, tmp_path: Path) -> None:
     from llm_bridge.network.specs import FullSpec
 
     assert call("train", "--full", "--replicas", 1, "--out", tmp_path).exit_code == 0
@@ -85,7 +85,7 @@ def test_full_parameters_are_an_adapter_of_another_kind(asked: Asked, tmp_path: 
     assert both.exit_code == 2 and "give one of them" in both.output
 
 
-def test_pay_goes_by_name(asked: Asked, tmp_path: Path) -> None:
+def test_pay_goes_by_name(asked: Any, tmp_path: Path) -> None:
     from theory.pay import named_pay
 
     assert call("train", "--pay", "plus_minus", "--out", tmp_path).exit_code == 0
@@ -94,7 +94,7 @@ def test_pay_goes_by_name(asked: Asked, tmp_path: Path) -> None:
     assert unknown.exit_code == 2 and "gold" in unknown.output and "plus_minus" in unknown.output
 
 
-def test_each_query_of_a_file_is_a_run_in_its_own_folder(asked: Asked, tmp_path: Path, file: Path) -> None:
+def test_each_query_of_a_file_is_a_run_in_its_own_folder(asked: Any, tmp_path: Path, file: Path) -> None:
     asked.refused["2+4="] = Refusal("no correct [rollout]")
     done = call("overlay", "--queries", file, "--out", tmp_path / "many", "--json")
     assert done.exit_code == 1
@@ -110,13 +110,13 @@ def test_each_query_of_a_file_is_a_run_in_its_own_folder(asked: Asked, tmp_path:
     assert "03-3-4" in shown.stdout and "pooled" not in shown.stdout
 
 
-def test_a_bug_in_one_of_several_runs_is_not_passed_over(asked: Asked, tmp_path: Path, file: Path) -> None:
+def test_a_bug_in_one_of_several_runs_is_not_passed_over(asked: Any, tmp_path: Path, file: Path) -> None:
     asked.refused["2+4="] = ValueError("operands could not be broadcast together")
     done = call("forecast", "--queries", file, "--out", tmp_path / "many")
     assert done.exit_code == 1 and done.exception is asked.refused["2+4="] and len(asked.runs) == 3
 
 
-def test_together_is_one_run_of_all(asked: Asked, tmp_path: Path, file: Path) -> None:
+def test_together_is_one_run_of_all(asked: Any, tmp_path: Path, file: Path) -> None:
     words = ("overlay", "--queries", file, "--together", "--out", tmp_path / "one")
     assert call(*words).exit_code == 0
     assert call(*words, "--batch", 2, "--held-out", 2, "--look-every", 3, "--look-rollouts", 7).exit_code == 0
@@ -155,14 +155,14 @@ def test_together_is_one_run_of_all(asked: Asked, tmp_path: Path, file: Path) ->
     ],
 )
 def test_what_does_not_go_together_is_refused_and_names_the_fix(
-    words: list[object], message: str, asked: Asked, tmp_path: Path
+    words: list[object], message: str, asked: Any, tmp_path: Path
 ) -> None:
     done = call("overlay", *words, "--out", tmp_path / "run")
     assert done.exit_code == 2 and message in " ".join(done.output.split())
     assert not asked.runs and not (tmp_path / "run").exists()
 
 
-def test_a_run_without_a_terminal_says_what_is_to_come(asked: Asked, tmp_path: Path) -> None:
+def test_a_run_without_a_terminal_says_what_is_to_come(asked: Any, tmp_path: Path) -> None:
     done = call("overlay", "--rollouts", 4, "--rule", "rloo", "--rounds", 9, "--out", tmp_path)
     first, last = (line for line in done.stderr.splitlines() if line)
     assert first == (
