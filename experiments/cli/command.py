@@ -12,6 +12,7 @@ from typer.core import TyperCommand
 
 from experiments.cli.console import reporting
 from experiments.cli.names import filled
+from theory.extras import require
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,7 @@ class Command:
         options: in the order of its help; `--json` is added.
         text: its help, where the docstring of `act` is not it; the first paragraph is the line in the list.
         panel: the heading under which the list of commands has it.
+        needs: the extra of `theory.extras.EXTRAS` that has to be installed.
     """
 
     name: str
@@ -106,6 +108,7 @@ class Command:
     options: tuple[Option, ...] = ()
     text: str = ""
     panel: str = ""
+    needs: str = ""
 
     @property
     def help(self) -> str:
@@ -118,6 +121,8 @@ class Command:
 
         def call(**values: Any) -> None:
             with reporting(values[JSON.name]):
+                if self.needs:
+                    require(self.needs)
                 self.act(Given(values))
 
         parameters = [option.parameter() for option in (*self.options, JSON)]

@@ -54,4 +54,4 @@ def explain(given: Given) -> None:
     show("pooled", {"runs": results, **pooled(results)} if given.as_json else pooled(results), given.as_json)
 
 
-COMMAND = Command("explain", explain, OPTIONS, panel="Language models")
+COMMAND = Command("explain", explain, OPTIONS, panel="Language models", needs="llm")

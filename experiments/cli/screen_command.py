@@ -109,4 +109,4 @@ def _table(rows: list[dict[str, Any]]) -> None:
         output().print(f"... and {len(rows) - SHOWN} more, in screen.parquet")
 
 
-COMMAND = Command("screen", screen, OPTIONS, panel="Language models")
+COMMAND = Command("screen", screen, OPTIONS, panel="Language models", needs="llm")

@@ -179,4 +179,4 @@ def _write(out: Path, spec: SimulationSpec, made: Simulation, result: dict[str, 
                 save_figure(figure, temporary)
 
 
-COMMAND = Command("simulate", simulate, OPTIONS, panel="Simulator and theory")
+COMMAND = Command("simulate", simulate, OPTIONS, panel="Simulator and theory", needs="sim")

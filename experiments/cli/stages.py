@@ -49,7 +49,7 @@ def stage(name: str, text: str) -> Command:
         else:
             _each(name, specs, given)
 
-    return Command(name, act, options, text, panel="Language models")
+    return Command(name, act, options, text, panel="Language models", needs="llm")
 
 
 def _numbers(name: str, spec: RunSpec, out: Path, given: Given, model: Any = None) -> dict[str, Any]:

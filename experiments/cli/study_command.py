@@ -86,10 +86,10 @@ def approximations(given: Given) -> None:
 app = group(
     "study",
     "Measure, tabulate or draw what a page of the documentation shows.",
-    Command("table", table, (FOLDERS, page("docs/forecasts.md"))),
-    Command("findings", findings, (page("docs/findings.md"),)),
-    Command("gallery", gallery, (PICTURE, folder("figures/gallery"))),
-    Command("agreement", agreement, (LAWS,)),
-    Command("laws", laws, (page("docs/laws.md"),)),
-    Command("approximations", approximations, (folder("runs/approximations"),)),
+    Command("table", table, (FOLDERS, page("docs/forecasts.md")), needs="llm"),
+    Command("findings", findings, (page("docs/findings.md"),), needs="sim"),
+    Command("gallery", gallery, (PICTURE, folder("figures/gallery")), needs="sim"),
+    Command("agreement", agreement, (LAWS,), needs="sim"),
+    Command("laws", laws, (page("docs/laws.md"),), needs="sim"),
+    Command("approximations", approximations, (folder("runs/approximations"),), needs="llm"),
 )

@@ -15,11 +15,12 @@ from llm_bridge.network.adapters import Factors
 from llm_bridge.network.plain import open_model
 from llm_bridge.network.specs import AdapterSpec, FullSpec
 from llm_bridge.network.split import SplitModel, repeat
-from llm_bridge.probe.measure import enumerate_responses
+from llm_bridge.probe.enumerate import enumerate_responses
 from llm_bridge.probe.scores import atom_scores, gram
 from llm_bridge.rollouts.rollouts import Prompt, read_prompt, score
 from theory.trees.prefix_tree import Responses, Tokens, grow
 from theory.trees.probe import Probe
+from theory.trees.probe_record import ProbeRecord
 
 Array = NDArray[np.float64]
 
@@ -76,8 +77,8 @@ class Enumerated:
         """The probe that leaves nothing out: every edge of the whole tree, no cut, no rest, no tail."""
         layout = grow(self.responses, vocabulary=self.vocabulary, cut=0.0, leaf_cut=0.0, keep="all")
         scores = atom_scores(self.split, self.prompt, self.split.adapters.fresh(1), layout.atoms, chunk=256)
-        meta: dict[str, object] = {"seconds": 0.0, "tokens": 0}
-        return Probe(self.responses, layout, gram(scores).numpy(), meta, scores.numpy())
+        record = ProbeRecord(vocabulary=self.vocabulary)
+        return Probe(self.responses, layout, gram(scores).numpy(), record, scores.numpy())
 
 
 def enumerate_model(
@@ -90,13 +91,12 @@ def enumerate_model(
     """All responses of one query up to `max_tokens` tokens."""
     split = open_model(model.model, spec)
     read = read_prompt(split, model.encode_prompt(prompt))
-    size = int(model.model.config.vocab_size)
     responses = enumerate_responses(
-        split, read, reward_of, max_tokens=max_tokens, end_tokens=model.end_tokens, vocabulary=size
+        split, read, reward_of, max_tokens=max_tokens, end_tokens=model.end_tokens
     )
     tokens = torch.full((len(responses.tokens), max_tokens), -1, dtype=torch.long)
     for i, response in enumerate(responses.tokens):
         tokens[i, : len(response)] = torch.tensor(response)
     with torch.no_grad():
         hidden, _ = split.trunk.run(tokens.clamp(min=0), past=repeat(read.past, len(tokens)))
-    return Enumerated(split, read, responses, size, hidden[:, :-1], tokens)
+    return Enumerated(split, read, responses, split.vocabulary, hidden[:, :-1], tokens)

@@ -14,16 +14,17 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from rich.table import Table
 
-from experiments.compare.overlay import WINDOWS
+from experiments.compare.numbers import WINDOWS, title_of
 from experiments.compare.retrace import STUDENTS, Array, Snapshot, retrace
 from experiments.folder import store
 from experiments.folder.observed import load_observed
-from experiments.forecast.forecast import predicted_success
-from experiments.run.stages import Run
+from experiments.forecast.bandits import predicted
+from experiments.run.run import Run
 from experiments.scoring.scores import martingale_residuals, window_z
-from llm_bridge.network.specs import FullSpec
+from experiments.specs import RunSpec
 from theory.refusal import Refusal
 
 
@@ -48,43 +49,58 @@ def explain(
     Errors: Refusal where the folder holds no run, `at` or `replicas` lies outside it, or the rule has a KL term.
     Valid when: the record is whole. Standard errors are over the S replicas, paired.
     """
-    observed = load_observed(run.out, run.spec.stage("train"))
+    spec, rounds = run.spec, run.spec.rounds
+    observed = load_observed(run.out, spec)
     if observed is None:
         raise Refusal(f"{run.out} holds no finished run; call onearm overlay with --out {run.out} first")
-    rounds = run.spec.rounds
     looks = sorted({rounds // 2, rounds - 1} if at is None else set(at))
     if not looks or not 0 <= looks[0] <= looks[-1] < rounds:
         raise Refusal(f"at = {looks}; give numbers of updates from 0 to {rounds - 1}")
-    if isinstance(run.spec.adapter, FullSpec):
+    _check_rule(spec)
+    if replicas is not None and not 2 <= replicas <= spec.replicas:
+        raise Refusal(f"replicas = {replicas}; give 2 to {spec.replicas}, as many as the run has")
+    joint, made = run.probe(), run.forecast()
+    part = observed.first(replicas or spec.replicas)
+    snapshots = retrace(run.network, joint, part, looks, rollouts, seed)
+    expected = predicted(spec, joint, observed)
+    assert expected is not None, "rules with helpers were refused"
+    residuals = martingale_residuals(observed.outcomes, expected)
+    training = joint.probes[: len(spec.queries)]
+    result: dict[str, Any] = {
+        "query": title_of(spec),
+        "queries": len(spec.queries),
+        "eta": spec.rule.optimiser.eta,
+        "rounds": rounds,
+        "seed": spec.seed,
+        "replicas": replicas or spec.replicas,
+        "p0": float(np.mean([probe.p0 for probe in training])),
+        "found": float(np.mean([probe.found for probe in training])),
+        "residual_z": window_z(residuals.z, 1)[0],
+        "residual_z_windows": window_z(residuals.z, WINDOWS),
+        "looks": [_look(s, float(made.success["kernel", "training"][s.updates])) for s in snapshots],
+    }
+    store.write_json(run.out / "explain.json", result)
+    return result
+
+
+def _check_rule(spec: RunSpec) -> None:
+    """Errors: Refusal for a run that has no linearised network to compare with, or whose record is not whole."""
+    rule = spec.rule
+    if spec.full:
         raise Refusal(
             "full parameters have no linearised network to compare with; explain a run of adapters, and read "
             "drift.json for how far this one is from its tangent"
         )
-    if not run.spec.rule.optimiser.linear:
+    if not rule.optimiser.linear:
         raise Refusal(
-            f"optimiser {run.spec.rule.optimiser.kind} acts on parameters, which the linearised network's "
+            f"optimiser {rule.optimiser.kind} acts on parameters, which the linearised network's "
             "kernel does not carry; explain a run under SGD without a clip"
         )
-    if replicas is not None and not 2 <= replicas <= run.spec.replicas:
-        raise Refusal(f"replicas = {replicas}; give 2 to {run.spec.replicas}, as many as the run has")
-    probe, made = run.probe(), run.forecast()
-    snapshots = retrace(run, probe, observed.first(replicas or run.spec.replicas), looks, rollouts, seed)
-    predicted = predicted_success(probe, run.spec.rule, observed.tokens, observed.rewards)
-    residuals = martingale_residuals(observed.rewards, predicted)
-    result: dict[str, Any] = {
-        "query": run.spec.query.prompt,
-        "eta": run.spec.rule.optimiser.eta,
-        "rounds": rounds,
-        "seed": run.spec.seed,
-        "replicas": replicas or run.spec.replicas,
-        "p0": probe.p0,
-        "found": probe.found,
-        "residual_z": window_z(residuals.z, 1)[0],
-        "residual_z_windows": window_z(residuals.z, WINDOWS),
-        "looks": [_look(s, float(made.success["kernel"][s.updates])) for s in snapshots],
-    }
-    store.write_json(run.out / "explain.json", result)
-    return result
+    if rule.signal.helpers:
+        raise Refusal(
+            f"signal {rule.signal.kind} draws rollouts that are not trained on, which no record holds; explain "
+            "a run of a rule without extra or greedy rollouts"
+        )
 
 
 def _look(snapshot: Snapshot, forecast: float) -> dict[str, Any]:

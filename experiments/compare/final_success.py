@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.compare.exact import enumerate_model
-from experiments.run.contexts import ContextsRun
-from experiments.run.stages import question_of
+from experiments.run.run import Run
 from llm_bridge.probe.masses import masses
 from llm_bridge.train import Trainer
 from theory.trees.prefix_tree import Responses, Tokens
@@ -32,7 +31,7 @@ class FinalSuccess(NamedTuple):
     base: Array
 
 
-def final_success(run: ContextsRun, *, exact: bool = False) -> FinalSuccess:
+def final_success(run: Run, *, exact: bool = False) -> FinalSuccess:
     """Success of every replica of a run, and of the base model, query by query.
 
         sum_{y known} pi_s(y) + (share of fresh rollouts that are correct and not known)
@@ -73,19 +72,18 @@ def _success(trainer: Trainer, queries: range, known: Sequence[Sequence[Tokens]]
     return exact + (rewards * beyond).reshape(trainer.replicas, len(queries), each).mean(axis=2)
 
 
-def _heaviest(run: ContextsRun, sets: Sequence[range]) -> list[list[Tokens]]:
+def _heaviest(run: Run, sets: Sequence[range]) -> list[list[Tokens]]:
     """The heaviest correct responses that the probe found of each query."""
     count = [min(MOST, KNOWN // len(own)) for own in sets for _ in own]
     return [_correct(probe.responses)[:most] for probe, most in zip(run.probe().probes, count, strict=True)]
 
 
-def _all_correct(run: ContextsRun) -> list[list[Tokens]]:
+def _all_correct(run: Run) -> list[list[Tokens]]:
     """Every correct response of each query of a model that can be enumerated."""
     spec, model = run.spec, run.language_model
     found: list[list[Tokens]] = []
-    for query in (*spec.queries, *spec.apart):
-        reward_of = question_of(model, query, spec.max_tokens).reward_of
-        every = enumerate_model(model, query.prompt, reward_of, spec.max_tokens, spec.adapter)
+    for query, question in zip(spec.asked, run.network.questions, strict=True):
+        every = enumerate_model(model, query.prompt, question.reward_of, spec.max_tokens, spec.adapter)
         found.append(_correct(every.responses))
     return found
 

@@ -1,4 +1,4 @@
-"""A forecast in a run folder: forecast.parquet."""
+"""A forecast in a run folder: forecast.parquet, a row for each engine, set of queries and round."""
 
 from __future__ import annotations
 
@@ -8,49 +8,51 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
-from experiments.folder.store import replacing
-from experiments.forecast.forecast import ENGINES, Forecast
+from experiments.folder.store import read_noted, replacing
+from theory.forecast import QUANTILES, Forecast
 
-QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+FORECAST = "forecast.parquet"
 
 
-def save_forecast(out: Path, forecast: Forecast, p0: float, stage: str) -> None:
-    """forecast.parquet: one row per round and engine; quantiles and members are of the unsmoothed observable."""
-    rows: dict[str, list[Any]] = {k: [] for k in ("engine", "round", "success", "mean", "members")}
-    for q in QUANTILES:
-        rows[f"q{round(100 * q):02d}"] = []
-    for name in ENGINES:
-        members = forecast.members[name]
-        levels = np.quantile(members, QUANTILES, axis=0)
-        for t in range(members.shape[1]):
-            rows["engine"].append(name)
-            rows["round"].append(t + 1)
-            rows["success"].append(float(forecast.success[name][t]))
-            rows["mean"].append(float(members[:, t].mean()))
-            rows["members"].append(members[:, t].astype(np.float32))
-            for i, q in enumerate(QUANTILES):
-                rows[f"q{round(100 * q):02d}"].append(float(levels[i, t]))
-    notes = {"stage": stage, "p0": repr(p0), "step": repr(forecast.step), "seconds": repr(forecast.seconds)}
-    with replacing(out / "forecast.parquet") as temporary:
+def save_forecast(out: Path, made: Forecast, stage: str) -> None:
+    """success: exact mean p before the round. mean, members and quantiles (q05 ...): of the observable, not smoothed.
+
+    The last row of a set is success after the last update, which nobody observes.
+    """
+    rows: dict[str, list[Any]] = {k: [] for k in ("engine", "set", "round", "success", "mean", "members")}
+    levels = {f"q{round(100 * q):02d}": q for q in QUANTILES}
+    rows |= {name: [] for name in levels}
+    for (engine, name), success in made.success.items():
+        members = made.members[engine, name]
+        quantiles = np.quantile(members, list(levels.values()), axis=0)
+        for i, p in enumerate(success):
+            observed = i < members.shape[1]
+            rows["engine"].append(engine)
+            rows["set"].append(name)
+            rows["round"].append(int(made.at[name][i]) + 1)
+            rows["success"].append(float(p))
+            rows["mean"].append(float(members[:, i].mean()) if observed else None)
+            rows["members"].append(members[:, i] if observed else None)
+            for level, row in zip(levels, quantiles, strict=True):
+                rows[level].append(float(row[i]) if observed else None)
+    notes = {"stage": stage, "step": repr(made.step), "seconds": repr(made.seconds)}
+    with replacing(out / FORECAST) as temporary:
         pq.write_table(pa.table(rows).replace_schema_metadata(notes), temporary)
 
 
 def load_forecast(out: Path, stage: str) -> Forecast | None:
-    path = out / "forecast.parquet"
-    if not path.exists():
+    """The saved forecast, where it is there whole and belongs to this stage; else None."""
+    found = read_noted(out / FORECAST)
+    if found is None or found[1].get("stage") != stage:
         return None
-    table = pq.read_table(path)
-    notes = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
-    if notes.get("stage") != stage:
-        return None
-    engine = np.array(table["engine"].to_pylist())
-    members: dict[str, NDArray[np.float64]] = {}
-    success: dict[str, NDArray[np.float64]] = {}
-    every = table["members"].to_pylist()
-    for name in ENGINES:
-        at = np.flatnonzero(engine == name)
-        members[name] = np.array([every[i] for i in at], dtype=np.float64).T
-        success[name] = np.array(table["success"].to_pylist(), dtype=np.float64)[at]
-    return Forecast(members, success, float(notes["step"]), float(notes["seconds"]))
+    table, notes = found
+    members, success, at = {}, {}, {}
+    columns = [table[name].to_pylist() for name in ("engine", "set", "round", "success", "members")]
+    rows = list(zip(*columns, strict=True))
+    for key in dict.fromkeys((engine, name) for engine, name, *_ in rows):
+        own = [row for row in rows if row[:2] == key]
+        success[key] = np.array([row[3] for row in own], dtype=np.float64)
+        members[key] = np.array([row[4] for row in own if row[4] is not None], dtype=np.float64).T
+        at[key[1]] = np.array([row[2] - 1 for row in own], dtype=np.int64)
+    return Forecast(members, success, at, float(notes["step"]), float(notes["seconds"]))

@@ -17,7 +17,7 @@ from safetensors import safe_open
 from theory.refusal import Refusal
 
 if TYPE_CHECKING:
-    from experiments.specs.run_spec import FileSpec
+    from experiments.specs import FileSpec
 
 
 @contextmanager

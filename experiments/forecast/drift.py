@@ -6,32 +6,35 @@ import json
 import warnings
 from bisect import bisect_right
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bandit_sim.displacement import carried
 from experiments.folder import store
-from experiments.forecast.relinearisable import refusal
-from experiments.forecast.relinearise import LOOK, reached
-from experiments.run.stages import Run
+from experiments.forecast.bandits import Drawn
+from experiments.forecast.network import Network
+from experiments.forecast.relinearise import LOOK, Relinearised, reached, shares_of
+from experiments.specs import RunSpec
 from llm_bridge.network.adapters import Factors
-from llm_bridge.probe.masses import masses
-from llm_bridge.rollouts.rollouts import read_prompt
 from theory.refusal import Refusal
-from theory.trees.probe import Probe
+from theory.rules.displaceable import cannot_go_on, displaceable
+from theory.trees.joint_probe import JointProbe
 from theory.warning import ForecastWarning
 
 Array = NDArray[np.float64]
+DRIFT = "drift.json"
 REPLICAS = 4
 LIMIT = 0.1
-"""Of the foretold rise: beyond this the network is not where its linearisation says."""
+"""Of the rise that is forecast: beyond this the network is not where its linearisation says."""
 
 
 @dataclass(frozen=True)
 class Drift:
     """Mass of the kept correct responses in S simulated replicas after `rounds` updates, (S,) each.
+
+    The mean over the queries trained on.
 
     Arguments:
         base: their mass in the base model; the mean over networks, where each has kept its own.
@@ -51,7 +54,7 @@ class Drift:
 
     @property
     def relative(self) -> float:
-        """The gap as a share of the rise that the tree foretells."""
+        """The gap as a share of the rise that the tree forecasts."""
         return self.gap / max(abs(float(self.tree.mean()) - self.base), 1e-12)
 
     def numbers(self) -> dict[str, Any]:
@@ -66,87 +69,110 @@ class Drift:
         }
 
 
-def drift(run: Run, replicas: int = REPLICAS) -> list[Drift]:
+def drift(
+    network: Network, probe: JointProbe, relinearised: Relinearised | None, replicas: int = REPLICAS
+) -> list[Drift]:
     """Measure how far the network is from its linearisation, half-way and where the forecast ends.
 
     A forecast that is relinearised is held to the linearisation that rules it there: from the round on at which that
     begins, where nothing has drifted yet. It reads probes' atoms and their kept responses, and samples nothing.
 
-    Errors: Refusal for a rule that `bandit_sim.displacement` cannot carry, and where no correct response is a
-        leaf of its own.
+    Errors: Refusal for a rule whose run ends at no sum of scores, and where no correct response is a leaf of its own.
     Source: design of this project, section 2 (a cheap re-probe measures the drift and warns).
     Valid when: kept responses hold most of the correct mass; what lies beyond them is not read.
     """
-    probe, networks, rounds = run.probe(), run.networks(), run.spec.rounds
-    starts = (0,) if networks is None else networks.starts
+    spec, rounds = network.spec, network.spec.rounds
+    starts = (0,) if relinearised is None else relinearised.starts
     looks = []
     for at in sorted({max(1, rounds // 2), rounds}):
         i = bisect_right(starts, at) - 1
-        if networks is None or i == 0:
-            read = _compared(run, probe, None, at, replicas, run.spec.seed)
+        if relinearised is None or i == 0:
+            read = _compared(network, probe, None, at, replicas, spec.seed)
         else:
             read = np.concatenate([
                 _compared(
-                    run, networks.probe(k, i), networks.factors(k, i), at - starts[i], 1, networks.key(LOOK, at, k)
+                    network, relinearised.probe(k, i), relinearised.factors(k, i), at - starts[i], 1,
+                    relinearised.key(LOOK, at, k),
                 )
-                for k in range(networks.asked.networks)
+                for k in range(relinearised.asked.networks)
             ], axis=1)  # fmt: skip
         looks.append(Drift(at, float(read[0].mean()), *read[1:]))
     return looks
 
 
-def _compared(run: Run, probe: Probe, factors: Factors | None, rounds: int, replicas: int, key: int) -> Array:
-    """(3, S) mass of the kept correct responses of the probe of a network, None being the base model's.
+def _compared(
+    network: Network, probe: JointProbe, factors: Factors | None, rounds: int, replicas: int, key: int
+) -> Array:
+    """(3, S) mass of the kept correct responses of a network's probe; `factors` None are the base model's.
 
-    In the base model; by the probe's tree, `rounds` after it; and by the network put there.
+    In the base model; by the probe's trees, `rounds` after it; and by the network put there.
     """
-    if not probe.kept:
+    training = range(len(network.spec.queries))
+    if not any(probe.probes[q].kept for q in training):
         knob = "--probe-rollouts" if factors is None else "--relinearise-rollouts"
         raise Refusal(f"no correct response is a leaf of the probe's tree; raise {knob}")
-    leaves = [probe.leaf_of(response, 1.0) for response in probe.kept]
-    tree, scores = probe.tree_and_scores()
-    alpha, f = reached(tree, run.spec.rule, rounds, replicas, key)
-    prompt = read_prompt(run.split, run.prompt)
+    drawn = Drawn.of(probe)
+    alpha, f = reached(network.spec, drawn, rounds, replicas, key)
+    edges = np.cumsum([0, *(len(tree.node) for tree in drawn.trees)])
 
-    def kept(factors: Factors, networks: int) -> Array:
-        return masses(run.split, prompt, factors, networks, probe.kept).sum(axis=1)
+    def by_trees(row: Array) -> float:
+        masses = []
+        for q in training:
+            own, tree = probe.probes[q], drawn.trees[q]
+            leaves = [own.leaf_of(response, 1.0) for response in own.kept]
+            masses.append(tree.leaf_probability(row[edges[q] : edges[q + 1]])[leaves].sum())
+        return float(np.mean(masses))
 
     # As many networks at once as the parameters are held for side by side.
-    parts = np.array_split(alpha @ scores, -(-replicas // (run.split.adapters.at_once or replicas)))
-    network = [kept(run.displaced(probe, part, factors), len(part)) for part in parts]
+    shares = np.array_split(
+        shares_of(drawn, alpha), -(-replicas // (network.split.adapters.at_once or replicas))
+    )
+    read = [
+        network.kept(probe, network.displaced(probe, part, factors), len(part)).mean(axis=1)
+        for part in shares
+    ]
     return np.stack([
-        kept(run.split.adapters.fresh(1), 1).repeat(replicas),
-        [tree.leaf_probability(row)[leaves].sum() for row in f],
-        np.concatenate(network),
+        network.kept(probe, None, 1).mean(axis=1).repeat(replicas),
+        [by_trees(row) for row in f],
+        np.concatenate(read),
     ])  # fmt: skip
 
 
-def foretold_drift(run: Run) -> list[dict[str, Any]] | None:
+def drift_numbers(
+    network: Network, probe: JointProbe, relinearised: Relinearised | None, out: Path
+) -> list[dict[str, Any]] | None:
     """The numbers of `drift`: from drift.json, or measured and written there; None for a rule it cannot carry.
 
-    Warns: `ForecastWarning` where network and linearisation differ by more than `LIMIT` of the foretold rise.
+    Errors: as `drift`.
+    Warns: `ForecastWarning` where network and linearisation differ by more than `LIMIT` of the rise that is forecast.
     """
-    stage, path = run.spec.stage("forecast"), run.out / "drift.json"
+    spec, path = network.spec, out / DRIFT
+    stage = spec.stage("forecast")
     found = json.loads(path.read_text()) if path.exists() else {}
     if found.get("stage") == stage:
         looks = found["looks"]
-    elif not carried(run.spec.rule):
+    elif not displaceable(spec.rule):
         return None
     else:
-        looks = [look.numbers() for look in drift(run)]
+        looks = [look.numbers() for look in drift(network, probe, relinearised)]
         store.write_json(path, {"stage": stage, "looks": looks})
-    worst = max(looks, key=lambda look: abs(look["drift_of_rise"]))
-    if abs(worst["drift_of_rise"]) > LIMIT:
-        finer = "probe again on the way (--relinearise), "
-        if run.spec.forecast.relinearise is not None:
-            finer = "relinearise more often (--relinearise), "
-        elif refusal(run.spec.rule):
-            finer = ""
-        warnings.warn(
-            f"after {worst['rounds']} rounds the network's success differs from its linearisation's by "
-            f"{worst['drift_of_rise']:+.0%} of the foretold rise (limit {LIMIT:.0%}): the forecast leaves its "
-            f"range; {finer}give a smaller eta or fewer rounds",
-            ForecastWarning,
-            stacklevel=2,
-        )
+    _warn(spec, looks)
     return looks
+
+
+def _warn(spec: RunSpec, looks: list[dict[str, Any]]) -> None:
+    worst = max(looks, key=lambda look: abs(look["drift_of_rise"]))
+    if abs(worst["drift_of_rise"]) <= LIMIT:
+        return
+    finer = "probe again on the way (--relinearise), "
+    if spec.forecast.relinearise is not None:
+        finer = "relinearise more often (--relinearise), "
+    elif cannot_go_on(spec.rule):
+        finer = ""
+    warnings.warn(
+        f"after {worst['rounds']} rounds the network's success differs from its linearisation's by "
+        f"{worst['drift_of_rise']:+.0%} of the rise that is forecast (limit {LIMIT:.0%}): the forecast leaves its "
+        f"range; {finer}give a smaller eta or fewer rounds",
+        ForecastWarning,
+        stacklevel=3,
+    )

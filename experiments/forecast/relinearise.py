@@ -11,24 +11,25 @@ telescopes, so that the last M rules; what comes before is a control variate, an
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache, cached_property, lru_cache
+from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bandit_sim import TreeArms, displacement, simulate
+from bandit_sim import TreeArms, displacement, forest, simulate
 from experiments.folder.probe_store import load_probe, save_probe
-from experiments.forecast.forecast import Forecast
-from experiments.specs.run_spec import RelineariseSpec, RunSpec, mark_of
+from experiments.forecast.bandits import Drawn
+from experiments.forecast.correction import Correction
+from experiments.forecast.network import Network
+from experiments.specs import RelineariseSpec, RunSpec, mark_of
 from llm_bridge.network.adapters import Factors
 from llm_bridge.probe.measure import NoCorrectRollout
 from theory.refusal import Refusal
-from theory.rules.rule import Rule
-from theory.trees.probe import Probe
+from theory.trees.joint_probe import JointProbe
 from theory.trees.response_tree import ResponseTree
 
 Array = NDArray[np.float64]
@@ -43,83 +44,28 @@ STATE, ONWARD, LOOK = 1, 2, 3
 """What draws are for: where a network is put, how it goes on from there, and where its drift is read."""
 
 
-@dataclass(frozen=True)
-class Correction:
-    """What K networks probed anew after I rounds add to a forecast of T rounds.
-
-    Arguments:
-        rounds: the I rounds R_i.
-        difference: (K, T) sum over i of a network's new forecast less its old one.
-        linear: (I, K) success after R_i rounds by the linearisation before.
-        network: (I, K) p0 of the new probe: linear and network differ by the drift, and by the probe's noise.
-    """
-
-    rounds: tuple[int, ...]
-    difference: Array
-    linear: Array
-    network: Array
-
-    @property
-    def mean(self) -> Array:
-        """(T,) what is added to the forecast."""
-        return self.difference.mean(axis=0)
-
-    @property
-    def error(self) -> Array:
-        """(T,) its standard error over the networks."""
-        return self.difference.std(axis=0, ddof=1) / np.sqrt(len(self.difference))
-
-    def draws(self, members: int, seed: int) -> Array:
-        """(members, T) draws of the true mean: mean + error * t, with Student's t of K - 1 degrees of freedom.
-
-        A member has one draw for all rounds. The error is itself an estimate of K networks, hence not normal noise,
-        whose 95% would hold the truth in 85% of cases where K = 4.
-        Source: Student (1908).
-        Valid when: differences of networks are about normal; K >= 4, below which the variance of t is infinite.
-        """
-        networks, rng = len(self.difference), np.random.default_rng((seed, SALT))
-        normal = rng.normal(size=(members, networks))
-        # The deviations' own noise, error^2 * (K - 1) / chi^2, in place of error^2.
-        chi_squared = rng.chisquare(networks - 1, size=(members, 1))
-        return self.mean + normal @ (self.difference - self.mean) / np.sqrt(networks * chi_squared)
-
-    def numbers(self) -> dict[str, Any]:
-        gap = self.network - self.linear
-        return {
-            "relinearised_rounds": list(self.rounds),
-            "relinearised_linear": self.linear.mean(axis=1).tolist(),
-            "relinearised_network": self.network.mean(axis=1).tolist(),
-            "relinearised_drift": gap.mean(axis=1).tolist(),
-            "relinearised_drift_error": (gap.std(axis=1, ddof=1) / np.sqrt(gap.shape[1])).tolist(),
-            "relinearised_correction_at_end": float(self.mean[-1]),
-            "relinearised_correction_at_end_error": float(self.error[-1]),
-            "relinearised_mean": self.mean.tolist(),
-            "relinearised_error": self.error.tolist(),
-        }
-
-
-@dataclass(frozen=True)
-class Networks:
+@dataclass
+class Relinearised:
     """K networks on the way of a forecast, and the model linearised at each; number 0 is the base model's.
 
     Arguments:
-        spec: of the run, with `forecast.relinearise`.
+        network: of the run, whose spec has `forecast.relinearise`; it is probed and moved.
         base: the base model's probe.
         out: the run folder: a probe is found there, or measured and saved.
-        measured: (factors, rollouts, stream) -> a probe of a network.
-        displaced: (probe, shares (1, M), factors of that probe's network) -> factors of the network moved on.
     """
 
-    spec: RunSpec
-    base: Probe
+    network: Network
+    base: JointProbe
     out: Path
-    measured: Callable[[Factors | None, int | None, int], Probe]
-    displaced: Callable[[Probe, Array, Factors | None], Factors]
 
     def __post_init__(self) -> None:
-        # Both are asked for again. Of factors only the last are kept: with full parameters they are the model's size.
-        object.__setattr__(self, "state", cache(self.state))
-        object.__setattr__(self, "factors", lru_cache(1)(self.factors))
+        # Asked for again and again. Of factors only the last are kept: with full parameters they are the model's size.
+        self._states: dict[tuple[int, int], tuple[Array, Array]] = {}
+        self._last: tuple[tuple[int, int], Factors] | None = None
+
+    @property
+    def spec(self) -> RunSpec:
+        return self.network.spec
 
     @property
     def asked(self) -> RelineariseSpec:
@@ -132,7 +78,7 @@ class Networks:
         """(I + 1,) rounds after which linearisation i begins to rule."""
         return (0, *self.asked.rounds)
 
-    def probe(self, k: int, i: int) -> Probe:
+    def probe(self, k: int, i: int) -> JointProbe:
         """Network k probed after R_i rounds.
 
         Errors: Refusal where no rollout is correct.
@@ -140,17 +86,17 @@ class Networks:
         if i == 0:
             return self.base
         stage = mark_of({
-            "probe": self.spec.stage("probe"),
-            "rule": self.spec.rule.model_dump(mode="json"),
+            "stage": f"relinearised {self.spec.stage('probe')}",
+            "run": self.spec.model_dump(mode="json", exclude={"rounds", "replicas", "forecast"}),
             "relinearise": self.asked.model_dump(mode="json") | {"rounds": self.asked.rounds[:i]},
             "network": [k, self.key(STATE, i, k)],
         })  # fmt: skip
         folder = self.out / FOLDER / f"round-{self.starts[i]}" / f"network-{k}"
-        found = load_probe(folder, stage)
+        found = load_probe(folder, stage, len(self.spec.asked))
         if found is not None:
             return found
         try:
-            probe = self.measured(
+            probe = self.network.probe(
                 self.factors(k, i), self.asked.rollouts, STREAM + (self.starts[i] << 16) + k
             )
         except NoCorrectRollout as error:
@@ -166,17 +112,26 @@ class Networks:
         """theta_ki; None is the base model."""
         if i == 0:
             return None
+        if self._last is not None and self._last[0] == (k, i):
+            return self._last[1]
         before = self.probe(k, i - 1)
-        shares = self.state(k, i)[0] @ before.tree_and_scores()[1]
-        return self.displaced(before, shares[None], self.factors(k, i - 1))
+        shares = shares_of(Drawn.of(before), self.state(k, i)[0][None])
+        made = self.network.displaced(before, shares, self.factors(k, i - 1))
+        self._last = ((k, i), made)
+        return made
 
     def state(self, k: int, i: int) -> tuple[Array, Array]:
         """alpha and f = K alpha, (E,) each: network k after R_i rounds in linearisation i - 1."""
+        if (k, i) not in self._states:
+            self._states[k, i] = self._state(k, i)
+        return self._states[k, i]
+
+    def _state(self, k: int, i: int) -> tuple[Array, Array]:
         if i == 1:
             alpha, f = self._first
             return alpha[k], f[k]
-        tree, rounds = self.probe(k, i - 1).tree(), self.starts[i] - self.starts[i - 1]
-        alpha, f = reached(tree, self.spec.rule, rounds, 1, self.key(STATE, i, k))
+        rounds = self.starts[i] - self.starts[i - 1]
+        alpha, f = reached(self.spec, Drawn.of(self.probe(k, i - 1)), rounds, 1, self.key(STATE, i, k))
         return alpha[0], f[0]
 
     @cached_property
@@ -185,43 +140,52 @@ class Networks:
 
         Unbiased, and less noisy in the mean than K plain draws.
         """
-        tree, count = self.base.tree(), self.asked.networks
-        alpha, f = reached(tree, self.spec.rule, self.starts[1], STRATUM * count, self.key(STATE, 1))
-        order = np.argsort([tree.success(row) for row in f], kind="stable")
+        drawn, count = Drawn.of(self.base), self.asked.networks
+        alpha, f = reached(self.spec, drawn, self.starts[1], STRATUM * count, self.key(STATE, 1))
+        training = len(self.spec.queries)
+        order = np.argsort([success_of(moved(drawn, row), training) for row in f], kind="stable")
         chosen = order.reshape(count, STRATUM).min(axis=1)
         return alpha[chosen], f[chosen]
 
-    def correction(
-        self, progress: Callable[[str, int, int], None] = lambda label, done, total: None
-    ) -> Correction:
+    def correction(self) -> Correction:
         """Probe every network, and simulate on from each in the new and in the old linearisation."""
         count, parts = self.asked.networks, len(self.asked.rounds)
-        difference = np.zeros((count, self.spec.rounds))
+        rounds, training = self.spec.rounds + 1, len(self.spec.queries)
+        sets = ("training", "held_out") if self.spec.held_out else ("training",)
+        difference = {name: np.zeros((count, rounds)) for name in sets}
         linear, network = np.zeros((2, parts, count))
         for k in range(count):
             for i, start in enumerate(self.asked.rounds, start=1):
-                old = moved(self.probe(k, i - 1).tree(), self.state(k, i)[1])
-                new = self.probe(k, i).tree()
-                linear[i - 1, k], network[i - 1, k] = old.success(), new.success()
+                old = moved(Drawn.of(self.probe(k, i - 1)), self.state(k, i)[1])
+                new = Drawn.of(self.probe(k, i))
+                linear[i - 1, k], network[i - 1, k] = success_of(old, training), success_of(new, training)
                 # The same random numbers for both.
-                difference[k, start:] += self._goes_on(new, start, k) - self._goes_on(old, start, k)
-                progress("relinearise", k * parts + i, count * parts)
+                ahead, behind = (self._goes_on(drawn, start, k) for drawn in (new, old))
+                for name in sets:
+                    difference[name][k, start:] += ahead[name] - behind[name]
+                self.network.progress("relinearise", k * parts + i, count * parts)
+        looks = np.array([*self.spec.looks, self.spec.rounds])
+        if "held_out" in difference:
+            difference["held_out"] = difference["held_out"][:, looks]
         return Correction(self.asked.rounds, difference, linear, network)
 
-    def _goes_on(self, tree: ResponseTree, start: int, k: int) -> Array:
-        """(T - start,) mean success of replicas that begin there, of all networks as many as the forecast has."""
+    def _goes_on(self, drawn: Drawn, start: int, k: int) -> dict[str, Array]:
+        """(T + 1 - start,) mean success of replicas that begin there, of all networks as many as the forecast has."""
         spec = self.spec.forecast
         seeds = max(2, spec.bootstraps * spec.seeds // self.asked.networks)
-        arms = TreeArms.from_tree(correct_first(tree))
+        arms = arms_of(self.spec, drawn._replace(trees=[correct_first(tree) for tree in drawn.trees]))
+        seen = ("success", "held_out") if self.spec.held_out else ("success",)
         curves = simulate(
             arms,
             self.spec.rule,
-            self.spec.rounds - start,
+            self.spec.rounds + 1 - start,
             seeds,
             self.key(ONWARD, start, k),
-            observe=("success",),
+            observe=seen,
+            pay=self.spec.pay,
         )
-        return curves["success"].mean(axis=0, dtype=np.float64)
+        mean = {name: curves[name].mean(axis=0, dtype=np.float64) for name in seen}
+        return {"training": mean["success"]} | ({"held_out": mean["held_out"]} if "held_out" in mean else {})
 
     def key(self, use: int, place: int, k: int = 0) -> int:
         """The key of the simulated draws of network k for a use, at a linearisation or round."""
@@ -229,47 +193,58 @@ class Networks:
         return int(np.random.SeedSequence((self.spec.seed, SALT, use, place, k)).generate_state(1)[0] >> 1)
 
 
-def corrected(made: Forecast, correction: Correction, seed: int) -> Forecast:
-    """The forecast with the tree kernel's mean moved by the correction, and its members by draws of it, in [0, 1].
-
-    How far replicas spread around their mean stays as the base model's linearisation has it.
-    """
-    members = made.members["kernel"]
-    moved_on = np.clip(members + correction.draws(len(members), seed), 0, 1)
-    return replace(
-        made,
-        members=made.members | {"kernel": moved_on},
-        success=made.success | {"kernel": np.clip(made.success["kernel"] + correction.mean, 0, 1)},
-    )
-
-
-def relinearised(out: Path, stage: str) -> dict[str, Any]:
+def relinearised_numbers(out: Path, stage: str) -> dict[str, Any]:
     """The numbers of the correction in a run folder; none where nothing was relinearised."""
     path = out / RELINEARISED
     found = json.loads(path.read_text()) if path.exists() else {}
-    return (
-        {name: value for name, value in found.items() if name != "stage"}
-        if found.get("stage") == stage
-        else {}
-    )
+    if found.get("stage") != stage:
+        return {}
+    return {name: value for name, value in found.items() if name != "stage"}
 
 
-def reached(tree: ResponseTree, rule: Rule, rounds: int, seeds: int, key: int) -> tuple[Array, Array]:
-    """`bandit_sim.displacement` on a tree: alpha and f, (S, E) each, in the tree's own order of edges.
+def arms_of(spec: RunSpec, drawn: Drawn) -> TreeArms:
+    """The forest with its kernel."""
+    return forest(drawn.trees, drawn.kernel, training=len(spec.queries), batch=spec.batch)
+
+
+def reached(spec: RunSpec, drawn: Drawn, rounds: int, seeds: int, key: int) -> tuple[Array, Array]:
+    """`bandit_sim.displacement` on a forest: alpha and f, (S, E) each, tree by tree in each tree's own order of edges.
 
     After no rounds nothing has moved.
     """
+    edges = np.cumsum([0, *(len(tree.node) for tree in drawn.trees)])
     if rounds == 0:
-        still = np.zeros((seeds, len(tree.node)))
+        still = np.zeros((seeds, edges[-1]))
         return still, still
-    back = np.argsort(tree.by_node)
-    alpha, f = displacement(TreeArms.from_tree(tree), rule, rounds, seeds, key)
+    order = np.concatenate([start + tree.by_node for start, tree in zip(edges, drawn.trees, strict=False)])
+    back = np.argsort(order)
+    alpha, f = displacement(arms_of(spec, drawn), spec.rule, rounds, seeds, key, pay=spec.pay)
     return alpha[:, back], f[:, back]
 
 
-def moved(tree: ResponseTree, f: Array) -> ResponseTree:
-    """The tree that state f (E,) is the beginning of: exact for rules that ask neither for a past nor a reference."""
-    return replace(tree, probability=np.exp(tree.edge_log_probability(f)))
+def shares_of(drawn: Drawn, alpha: Array) -> Array:
+    """(S, M) how far replicas have moved along the score of each atom, of (S, E) how far along each edge's."""
+    edges = np.cumsum([0, *(len(tree.node) for tree in drawn.trees)])
+    parts = [
+        alpha[:, first:last] @ own
+        for own, (first, last) in zip(drawn.coefficients, pairwise(edges), strict=True)
+    ]
+    return np.concatenate(parts, axis=1)
+
+
+def moved(drawn: Drawn, f: Array) -> Drawn:
+    """The forest that state f (E,) is the beginning of: exact for rules that ask neither for a past nor a reference."""
+    edges = np.cumsum([0, *(len(tree.node) for tree in drawn.trees)])
+    trees = [
+        replace(tree, probability=np.exp(tree.edge_log_probability(f[first:last])))
+        for tree, (first, last) in zip(drawn.trees, pairwise(edges), strict=True)
+    ]
+    return drawn._replace(trees=trees)
+
+
+def success_of(drawn: Drawn, training: int) -> float:
+    """Mean success of the first `training` queries."""
+    return float(np.mean([tree.success() for tree in drawn.trees[:training]]))
 
 
 def correct_first(tree: ResponseTree) -> ResponseTree:

@@ -258,38 +258,44 @@ def _logistic_fit(successes: Array, trials: int, time: Array) -> Array:
     return optimize.minimize(loss, start, jac=True, hess=curvature, method="trust-exact").x
 
 
-def martingale_residuals(rewards: ArrayLike, predicted: ArrayLike) -> Residuals:
-    """Standardised surprise of each round, z = (mean reward - p) / sqrt(p (1 - p) / n).
+def martingale_residuals(outcomes: ArrayLike, predicted: ArrayLike) -> Residuals:
+    """Standardised surprise of each round, z = (mean outcome - mean p) / sqrt(sum_i p_i (1 - p_i)) n.
 
-    rewards: (S, T, n) 0/1, or (S, T) for n = 1; predicted: (S, T) success probability of that replica in that
-    round given its past.  Under a right model z has mean 0 and variance 1, and since the z are martingale
-    differences the standard errors are 1/sqrt(C) for the mean and, for the variance,
-    sqrt(sum_st [2 + (1 - 6 p q) / (n p q)]) / C with q = 1 - p, over the C residuals that count.
+    outcomes: (S, T, n) 0/1, or (S, T) for n = 1; predicted: (S, T) success probability of that replica in that
+    round given its past, or (S, T, n) of the query that each rollout answers. Under a right model z has mean 0 and
+    variance 1, and since the z are martingale differences the standard errors are 1/sqrt(C) for the mean and, for the
+    variance, sqrt(sum_st [2 + sum_i v_i (1 - 6 v_i) / (sum_i v_i)^2]) / C with v = p (1 - p), over the C residuals
+    that count.
 
-    Where p is 0 or 1 (within 1e-12) a reward that agrees says nothing: z is NaN there and left out.  One
-    that disagrees is kept, with p moved to 1e-6 or 1 - 1e-6, so an impossible outcome shows as |z| ~ 1000.
+    Where p is 0 or 1 (within 1e-12) an outcome that agrees says nothing: z is NaN where all of a round are so, and left
+    out.  One that disagrees is kept, with p moved to 1e-6 or 1 - 1e-6, so an impossible outcome shows as |z| ~ 1000.
     Nothing left: mean and variance are NaN.
     """
-    values = np.asarray(rewards, dtype=np.float64)
+    values = np.asarray(outcomes, dtype=np.float64)
     values = values[..., None] if values.ndim == 2 else values
     p = np.asarray(predicted, dtype=np.float64)
-    if values.shape[:-1] != p.shape:
-        raise Refusal(f"rewards have shape {values.shape[:-1]} (replicas, rounds) but predicted {p.shape}")
+    if p.ndim == 2 and values.shape[:-1] == p.shape:
+        p = np.broadcast_to(p[..., None], values.shape)
+    if values.shape != p.shape:
+        raise Refusal(
+            f"outcomes have shape {values.shape} (replicas, rounds, rollouts) but predicted {p.shape}"
+        )
     if np.any((p < -1e-12) | (p > 1 + 1e-12)) or not np.isfinite(p).all():
         raise Refusal("predicted holds values outside [0, 1]; give success probabilities")
     if not np.isfinite(values).all():
-        raise Refusal("rewards hold NaN or infinity; score such rollouts explicitly before this point")
+        raise Refusal("outcomes hold NaN or infinity; score such rollouts explicitly before this point")
     n = values.shape[-1]
-    difference = values.mean(axis=-1) - p
-    certain = p * (1 - p) < 1e-12
-    p = np.where(certain, np.clip(p, 1e-6, 1 - 1e-6), p)
+    difference = values.mean(axis=-1) - p.mean(axis=-1)
+    certain = (p * (1 - p) < 1e-12).all(axis=-1)
+    p = np.where(p * (1 - p) < 1e-12, np.clip(p, 1e-6, 1 - 1e-6), p)
     pq = p * (1 - p)
-    z = np.where(certain & (np.abs(difference) < 1e-9), np.nan, difference / np.sqrt(pq / n))
+    whole = pq.sum(axis=-1)
+    z = np.where(certain & (np.abs(difference) < 1e-9), np.nan, difference * n / np.sqrt(whole))
     counted = np.isfinite(z)
     count = int(counted.sum())
     if count == 0:
         return Residuals(math.nan, math.nan, math.nan, math.nan, z)
-    spread = np.sum(2 + (1 - 6 * pq[counted]) / (n * pq[counted]))
+    spread = np.sum(2 + (pq * (1 - 6 * pq)).sum(axis=-1)[counted] / whole[counted] ** 2)
     return Residuals(
         mean=float(z[counted].mean()),
         variance=float(z[counted].var()),

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from experiments.specs.run_spec import FileSpec, ModelSpec
+from experiments.specs import FileSpec, ModelSpec, mark_of
 from llm_bridge.queries.query import Query
 from theory.refusal import Refusal
 from theory.rules.spec import Count
@@ -68,10 +66,9 @@ class ScreenSpec(FileSpec):
 
     @property
     def stage(self) -> str:
-        return self.digest(set())
+        return mark_of(self.model_dump(mode="json"))
 
 
 def digest_of(queries: Sequence[Query]) -> str:
     """12 hex digits that change with any query, or their order."""
-    data = json.dumps([query.model_dump(mode="json") for query in queries], sort_keys=True)
-    return hashlib.sha256(data.encode()).hexdigest()[:12]
+    return mark_of([query.model_dump(mode="json") for query in queries])

@@ -1,99 +1,24 @@
-"""Specifications: everything that determines a run, as data."""
+"""A run as data: queries, one model, one rule; what is probed, forecast, trained and compared."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import tomllib
-from itertools import pairwise
-from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any
 
-import tomli_w
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
+from theory.pay import Clean, Pay, no_pay_on_text
 
-from experiments.forecast.relinearisable import refusal
+from experiments.specs.file_spec import FileSpec
+from experiments.specs.parts import ForecastSpec, HeldOut, ModelSpec
+from experiments.specs.stages import Stage, mark
 from llm_bridge.network.specs import AdapterSpec, FullSpec
-from llm_bridge.probe.measure import BATCH
+from llm_bridge.probe.spec import ProbeSpec
 from llm_bridge.queries.query import Query
 from theory.refusal import Refusal
+from theory.rules.displaceable import cannot_go_on
 from theory.rules.rule import Rule
-from theory.rules.spec import Count, Spec
+from theory.rules.spec import Count
 
-F = TypeVar("F", bound="FileSpec")
 SHALLOW = ("tiny-arithmetic",)
-TREE = 3
-"""Raised whenever a probe's rollouts make another tree than before: results of older trees are made again."""
-
-
-class ModelSpec(Spec):
-    """Which language model, and how it is held in memory."""
-
-    name: str = "smollm2-135m"
-    device: Literal["cpu", "cuda", "mps", "auto"] = "cpu"
-    dtype: Literal["float32", "float64", "bfloat16"] = "float32"
-    source: Literal["auto", "wheel", "hub"] = "auto"
-
-
-class ProbeSpec(Spec):
-    """How the base model is probed: N rollouts; where the tree is cut (expected visits of the N).
-
-    precision: relative half-width of p0's 95% interval at which the probe may stop early, `rollouts` being the most.
-    coordinates: parameters of which the scores themselves are kept, for an optimiser that acts on parameters.
-    sketch: coordinates that each score is sketched to before the kernel is made of them; None keeps them whole.
-    """
-
-    rollouts: Count = 2048
-    cut: Annotated[float, Field(ge=0)] = 5.0
-    leaf_cut: Annotated[float, Field(ge=0)] = 3.0
-    # Left out where there is none, so that older probes keep their hash.
-    precision: Annotated[float, Field(gt=0, lt=1)] | None = Field(
-        default=None, exclude_if=lambda precision: precision is None
-    )
-
-    sketch: Count | None = Field(default=None, exclude_if=lambda sketch: sketch is None)
-
-    coordinates: Count | None = Field(default=None, exclude_if=lambda coordinates: coordinates is None)
-
-    @model_validator(mode="after")
-    def _stoppable(self) -> ProbeSpec:
-        if self.precision is not None and self.rollouts <= BATCH:
-            raise Refusal(
-                f"precision {self.precision:g} changes nothing in {self.rollouts} rollouts, which are one batch of at "
-                f"most {BATCH}; raise rollouts (--probe-rollouts), or leave precision out"
-            )
-        return self
-
-
-class RelineariseSpec(Spec):
-    """Where the network is probed anew: `networks` networks, each after these rounds; see `forecast.relinearise`.
-
-    networks: at least 4, whose mean has an error of finite variance; see `forecast.relinearise.Correction`.
-    rollouts: of each of these probes; None is as many as of the base model's.
-    """
-
-    rounds: Annotated[tuple[Count, ...], Field(min_length=1)]
-    networks: Annotated[int, Field(ge=4)] = 4
-    rollouts: Count | None = Field(default=None, exclude_if=lambda rollouts: rollouts is None)
-
-    @model_validator(mode="after")
-    def _one_after_the_other(self) -> RelineariseSpec:
-        if any(after <= before for before, after in pairwise(self.rounds)):
-            raise Refusal(
-                f"rounds {', '.join(map(str, self.rounds))} do not increase; give each once, the first one first "
-                "(--relinearise 10 --relinearise 20)"
-            )
-        return self
-
-
-class ForecastSpec(Spec):
-    """How much is simulated: `bootstraps` trees with the probe's noise, `seeds` simulated replicas on each."""
-
-    bootstraps: Count = 16
-    seeds: Count = 192
-    members: Annotated[int, Field(ge=2)] = 800
-    # Left out where there is none, so that older forecasts keep their hash.
-    relinearise: RelineariseSpec | None = Field(default=None, exclude_if=lambda asked: asked is None)
 
 
 def default_adapter(fields: dict[str, Any]) -> AdapterSpec:
@@ -102,50 +27,66 @@ def default_adapter(fields: dict[str, Any]) -> AdapterSpec:
     return AdapterSpec(blocks="all") if model is not None and model.name in SHALLOW else AdapterSpec()
 
 
-class FileSpec(Spec):
-    """A spec that a run folder is named by: spec.toml."""
-
-    def write(self, path: Path) -> None:
-        write_toml(path, self)
-
-    @classmethod
-    def read(cls: type[F], path: Path) -> F:
-        """Errors: Refusal naming the file and the field."""
-        try:
-            return cls.model_validate(tomllib.loads(path.read_text()))
-        except (tomllib.TOMLDecodeError, Refusal) as error:
-            raise Refusal(f"{path}: {error}") from error
-
-    def differences(self, other: FileSpec) -> list[str]:
-        """Fields in which two specs differ, as 'field: old -> new'."""
-        mine, theirs = _flat(self.model_dump(mode="json")), _flat(other.model_dump(mode="json"))
-        return [
-            f"{key}: {mine.get(key)} -> {theirs.get(key)}"
-            for key in sorted(mine | theirs)
-            if mine.get(key) != theirs.get(key)
-        ]
-
-    def digest(self, leave_out: set[str]) -> str:
-        """12 hex digits that change with any field but those left out."""
-        data = self.model_dump(mode="json", exclude=leave_out) | {"tree": TREE}
-        return mark_of(data)
+def default_forecast(fields: dict[str, Any]) -> ForecastSpec:
+    """Half as many trees of several queries, whose kernel grows with the square of their number."""
+    several = len(fields.get("queries", ())) > 1
+    return ForecastSpec(bootstraps=8, seeds=128) if several else ForecastSpec()
 
 
-class TrainingSpec(FileSpec):
-    """A model trained under a rule, probed and forecast before: what runs of one query and of several share."""
+class RunSpec(FileSpec):
+    """Queries, one model, one rule: the batched contextual bandit of arXiv 2601.22532; of one query, 2601.14599.
 
+    Arguments:
+        queries: those trained on.
+        batch: how many of them a round trains on, drawn without replacement by each replica; default all.
+        held_out: queries whose success is forecast and observed, and that are not trained on.
+        model: the language model.
+        rule: the update rule; its rollouts are per query and round.
+        pay: what a verified response is paid; success stays what the query's own verifier says.
+        adapter: what is trained: adapters, or every parameter.
+        rounds: updates of each replica.
+        replicas: independent runs, trained beside one another.
+        max_tokens: longest response.
+        seed: every random draw follows from it.
+        probe, forecast: how the base model is probed, and how much is simulated.
+    Errors: Refusal naming field, value and fix, for whatever a spec alone can tell will not work.
+    """
+
+    queries: Annotated[tuple[Query, ...], Field(min_length=1)]
+    batch: Count = Field(default_factory=lambda fields: max(1, len(fields.get("queries", ()))))
+    held_out: HeldOut | None = None
     model: ModelSpec = ModelSpec()
     rule: Rule
+    # Left out where it pays the verified reward itself, so that records of such runs keep their hash.
+    pay: Pay = Field(default=Clean(), exclude_if=lambda pay: pay == Clean())
     adapter: AdapterSpec | FullSpec = Field(default_factory=default_adapter)
     rounds: Count = 80
     replicas: Count = 32
     max_tokens: Count = 10
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     probe: ProbeSpec = ProbeSpec()
-    forecast: ForecastSpec = ForecastSpec()
+    forecast: ForecastSpec = Field(default_factory=default_forecast)
+
+    @field_validator("queries", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, Query) else value
 
     @model_validator(mode="after")
-    def _coordinates_are_read(self) -> TrainingSpec:
+    def _queries_fit_together(self) -> RunSpec:
+        if self.batch > len(self.queries):
+            raise Refusal(
+                f"batch = {self.batch} of {len(self.queries)} training queries; give 1 to all of them"
+            )
+        both = {q.prompt for q in self.queries} & {q.prompt for q in self.apart}
+        if both:
+            raise Refusal(f"query {min(both)!r} is trained on and held out; leave it out of one of them")
+        if (reason := no_pay_on_text(self.pay)) is not None:
+            raise Refusal(f"pay {self.pay.kind}: {reason}")
+        return self
+
+    @model_validator(mode="after")
+    def _coordinates_are_read(self) -> RunSpec:
         if self.probe.coordinates is not None and self.rule.optimiser.linear:
             raise Refusal(
                 f"probe.coordinates = {self.probe.coordinates} with optimiser {self.rule.optimiser.kind}, which the "
@@ -154,11 +95,11 @@ class TrainingSpec(FileSpec):
         return self
 
     @model_validator(mode="after")
-    def _relinearised_on_the_way(self) -> TrainingSpec:
+    def _relinearised_on_the_way(self) -> RunSpec:
         asked = self.forecast.relinearise
         if asked is None:
             return self
-        if reason := refusal(self.rule):
+        if reason := cannot_go_on(self.rule):
             raise Refusal(f"forecast.relinearise: {reason}, or leave relinearise out (--relinearise)")
         if asked.rounds[-1] >= self.rounds:
             raise Refusal(
@@ -168,73 +109,64 @@ class TrainingSpec(FileSpec):
         return self
 
     @model_validator(mode="after")
-    def _replicas_there_is_room_for(self) -> TrainingSpec:
-        full = isinstance(self.adapter, FullSpec)
-        if full and self.replicas != 1:
+    def _replicas_there_is_room_for(self) -> RunSpec:
+        if self.full and self.replicas != 1:
             raise Refusal(
                 f"replicas = {self.replicas} with full parameters, of which only one copy is held; give 1 "
                 "(--replicas 1), and another seed for another run"
             )
-        if full and self.model.dtype == "bfloat16":
+        if self.full and self.model.dtype == "bfloat16":
             raise Refusal(
                 "model.dtype is bfloat16 with full parameters, which lose steps that are small beside a weight; give "
                 "float32 (--dtype float32), or train adapters, which are in float32 beside a model in bfloat16"
             )
-        if not full and self.replicas < 2:
+        if not self.full and self.replicas < 2:
             raise Refusal(
                 f"replicas = {self.replicas}; give at least 2 (--replicas), or full parameters (--full)"
             )
         return self
 
+    @property
+    def full(self) -> bool:
+        """Whether every parameter is trained."""
+        return isinstance(self.adapter, FullSpec)
 
-class RunSpec(TrainingSpec):
-    """One query, one model, one rule: what `onearm overlay` forecasts, trains and compares."""
+    @property
+    def apart(self) -> tuple[Query, ...]:
+        """The held-out queries."""
+        return () if self.held_out is None else self.held_out.queries
 
-    query: Query
+    @property
+    def asked(self) -> tuple[Query, ...]:
+        """All queries, those trained on first."""
+        return (*self.queries, *self.apart)
 
-    def stage(self, name: Literal["probe", "forecast", "train", "overlay"]) -> str:
-        """12 hex digits that change with any field that stage's result depends on."""
-        fields = {
-            "probe": {"query", "model", "adapter", "max_tokens", "seed", "probe"},
-            "forecast": {
-                "query",
-                "model",
-                "adapter",
-                "max_tokens",
-                "seed",
-                "probe",
-                "rule",
-                "rounds",
-                "replicas",
-                "forecast",
-            },
-            "train": {"query", "model", "adapter", "max_tokens", "seed", "rule", "rounds", "replicas"},
-            "overlay": None,
-        }[name]
-        data = self.model_dump(mode="json", include=fields)
-        if name != "train":
-            data["tree"] = TREE
-        return mark_of(data)
+    @property
+    def looks(self) -> range:
+        """Rounds before which the held-out queries are looked at, counted from 0."""
+        return range(0, self.rounds if self.held_out else 0, self.held_out.every if self.held_out else 1)
 
+    def stage(self, name: Stage) -> str:
+        """12 hex digits that change with any field that the stage's result depends on; see `specs.stages`."""
+        return mark(self, name)
 
-def mark_of(data: Any) -> str:
-    """12 hex digits of the SHA-256 of JSON-able data; the order of keys does not matter."""
-    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:12]
+    def check_forecast(self) -> None:
+        """Refuse a run that no forecast can be made of, before anything is measured.
 
-
-def write_toml(path: Path, spec: Spec) -> None:
-    """A spec as TOML, which has no null: fields that are None are left out."""
-    path.write_text(tomli_w.dumps(_without_none(spec.model_dump(mode="json"))))
-
-
-def _without_none(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _without_none(v) for k, v in value.items() if v is not None}
-    return [_without_none(v) for v in value] if isinstance(value, list) else value
-
-
-def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, item in value.items():
-        flat |= _flat(item, f"{prefix}{key}.") if isinstance(item, dict) else {f"{prefix}{key}": item}
-    return flat
+        Errors: Refusal for weight decay of full parameters, and for an optimiser that acts on parameters where the
+            probe is to keep none.
+        """
+        optimiser = self.rule.optimiser
+        decay = getattr(optimiser, "weight_decay", 0)
+        if decay and self.full:
+            raise Refusal(
+                f"weight_decay = {decay} with full parameters pulls them towards zero, which no forecast around the "
+                "base model holds; give weight_decay 0 (--optimiser adam has none), or train adapters, whose "
+                "zero is the base model"
+            )
+        if not optimiser.linear and self.probe.coordinates is None:
+            clip = "" if optimiser.kind == "adam" else " with clip_norm"
+            raise Refusal(
+                f"optimiser {optimiser.kind}{clip} acts on parameters, and probe.coordinates is None: "
+                "give how many of them are to be simulated (--coordinates 4096)"
+            )

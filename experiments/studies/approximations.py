@@ -14,19 +14,19 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from bandit_sim import TreeArms, expected_step, simulate
+from bandit_sim import TreeArms, expected_step, replay, simulate
 from experiments.compare.exact import Enumerated, enumerate_model
 from experiments.folder.store import replacing, write_json
-from experiments.forecast.forecast import predicted_success
-from experiments.specs.run_spec import ProbeSpec
 from figures.curves import draw_error_vs_eta
 from figures.style import save_figure
 from llm_bridge.models.language_model import load_model
 from llm_bridge.network.specs import AdapterSpec
 from llm_bridge.probe.measure import measure
+from llm_bridge.probe.spec import ProbeSpec
 from llm_bridge.rollouts.asked import Question
 from llm_bridge.train import Trainer
 from theory.rules.dialects import preset
+from theory.rules.rule import Rule
 from theory.trees.probe import Probe
 from theory.trees.response_tree import ResponseTree
 
@@ -85,8 +85,8 @@ def approximations(out: Path = Path("runs/approximations")) -> None:
         # Many right answers for the cuts and tails: there the rare ones matter.
         whole = enumerate_model(model, QUERY, lambda t: odd(model.decode(list(t))), MAX_TOKENS, spec)
         exact = whole.probe()
-        rows = costs(whole, exact, lambda t: odd(model.decode(list(t))), model.end_tokens)
-        late = late_errors(whole, exact, lambda t: odd(model.decode(list(t))), model.end_tokens)
+        question = Question(whole.prompt.tokens, lambda t: odd(model.decode(list(t))), model.end_tokens)
+        rows, late = costs(whole, exact, question), late_errors(whole, exact, question)
     figure = draw_error_vs_eta(
         ETAS, {"tree\nkernel": errors}, "One round: forecast against enumeration", "tiny-arithmetic, float64"
     )
@@ -122,8 +122,7 @@ def approximations(out: Path = Path("runs/approximations")) -> None:
 def late_errors(
     whole: Enumerated,
     exact: Probe,
-    reward_of: Callable[[tuple[int, ...]], float],
-    end_tokens: tuple[int, ...],
+    question: Question,
 ) -> dict[str, list[float]]:
     """Error of p where much has been learnt, per cut and `keep`: sampled probes against the whole tree,
     on the same draws.
@@ -133,25 +132,40 @@ def late_errors(
     """
     rule = preset("minimalist", eta=LATE_ETA)
     trainer = Trainer(
-        whole.split, [Question(whole.prompt.tokens, reward_of, end_tokens)], rule,
+        whole.split, [question], rule,
         replicas=LATE_REPLICAS, max_tokens=MAX_TOKENS, seed=1,
     )  # fmt: skip
     turns = list(trainer.run(ROUNDS))
     rewards = np.stack([turn.rewards for turn in turns], axis=1)[:, :, None]
     tokens = [[[turn.tokens[s]] for turn in turns] for s in range(LATE_REPLICAS)]
-    truth = predicted_success(exact, rule, tokens, rewards)
+    truth = by_tree(exact, rule, tokens, rewards)
     rows: dict[str, list[float]] = {}
     for cut, keep in track([*product(LATE_CUTS, KEEPS)], "late"):
         errors = []
         for seed in range(PROBES):
-            probe = measure(
-                whole.split, whole.prompt.tokens, reward_of, end_tokens=end_tokens,
-                vocabulary=whole.vocabulary, rollouts=ROLLOUTS, max_tokens=MAX_TOKENS, seed=seed, cut=cut,
-                leaf_cut=min(3.0, cut), keep=keep,
-            )  # fmt: skip
-            errors.append((predicted_success(probe, rule, tokens, rewards) - truth).mean(axis=0))
+            probe = probed(whole, question, cut, seed, keep)
+            errors.append((by_tree(probe, rule, tokens, rewards) - truth).mean(axis=0))
         rows[f"{cut:g}, paths resolved: {keep}"] = [float(np.mean(errors, axis=0)[t]) for t in LATE_ROUNDS]
     return rows
+
+
+def probed(
+    whole: Enumerated, question: Question, cut: float, seed: int, keep: Literal["correct", "all"]
+) -> Probe:
+    """A sampled probe of the enumerated query."""
+    spec = ProbeSpec(rollouts=ROLLOUTS, cut=cut, leaf_cut=min(3.0, cut))
+    return measure(whole.split, [question], spec, max_tokens=MAX_TOKENS, seed=seed, keep=keep).probes[0]
+
+
+def by_tree(
+    probe: Probe, rule: Rule, tokens: list[list[list[tuple[int, ...]]]], rewards: np.ndarray
+) -> np.ndarray:
+    """(S, T) success before each round that a probe's tree kernel has from each replica's own history."""
+    leaves = np.array([
+        [[probe.leaf_of(y, r) for y, r in zip(*turn, strict=True)] for turn in zip(*run, strict=True)]
+        for run in zip(tokens, rewards, strict=True)
+    ])  # fmt: skip
+    return replay(TreeArms.from_tree(probe.tree()), rule, leaves, rewards)
 
 
 def one_round_errors(whole: Enumerated, exact: Probe) -> list[float]:
@@ -166,8 +180,7 @@ def one_round_errors(whole: Enumerated, exact: Probe) -> list[float]:
 def costs(
     whole: Enumerated,
     exact: Probe,
-    reward_of: Callable[[tuple[int, ...]], float],
-    end_tokens: tuple[int, ...],
+    question: Question,
 ) -> dict[str, list[float]]:
     """Mean and spread over probes of the relative errors in p0, slope and p after the last round."""
     rule = preset("minimalist", eta=ETA)
@@ -183,11 +196,7 @@ def costs(
         probes: dict[float, Probe] = {}
         for name, (cut, build) in VARIANTS.items():
             if cut not in probes:
-                probes[cut] = measure(
-                    whole.split, whole.prompt.tokens, reward_of, end_tokens=end_tokens,
-                    vocabulary=whole.vocabulary, rollouts=ROLLOUTS, max_tokens=MAX_TOKENS, seed=seed, cut=cut,
-                    leaf_cut=min(3.0, cut),
-                )  # fmt: skip
+                probes[cut] = probed(whole, question, cut, seed, "correct")
             rows[name].append(numbers(build(probes[cut])) / truth - 1)
     return {
         name: [

@@ -15,7 +15,15 @@ from llm_bridge.network.adapters import Adapters, Factors
 from llm_bridge.network.full import FullParameters
 from llm_bridge.network.growing import Growing
 from llm_bridge.network.specs import AdapterSpec, FullSpec
-from llm_bridge.network.split import SplitModel, Stage, State, UnknownLayout, depth_of, seen_by
+from llm_bridge.network.split import (
+    SplitModel,
+    Stage,
+    State,
+    UnknownLayout,
+    depth_of,
+    seen_by,
+    vocabulary_of,
+)
 from llm_bridge.rollouts.rollouts import Prompt, Rollouts, read_responses
 from theory.refusal import Refusal
 
@@ -38,6 +46,7 @@ class PlainModel(SplitModel):
 
     def __init__(self, model: PreTrainedModel, spec: AdapterSpec | FullSpec, reason: str = "") -> None:
         self.reason = reason
+        self.vocabulary = vocabulary_of(model)
         blocks = blocks_of(model)
         self.trunk = _Tokens()
         self.head = _Whole(model)
@@ -57,6 +66,7 @@ class FullModel(SplitModel):
     """
 
     def __init__(self, model: PreTrainedModel, spec: FullSpec) -> None:
+        self.vocabulary = vocabulary_of(model)
         self.trunk = _Tokens()
         self.head = _FromTokens(model, 0, depth_of(model), closing=True)
         self.output: Any = model.get_output_embeddings()
@@ -152,7 +162,7 @@ def open_model(model: PreTrainedModel, spec: AdapterSpec | FullSpec) -> SplitMod
 def _gap(split: SplitModel, model: PreTrainedModel) -> float:
     """How far the second of two tokens' logits are from the model's own, of the largest: read together, and, where rows
     share a prompt, one token behind a prompt of one."""
-    tokens = torch.arange(2, device=model.device)[None] % model.config.get_text_config().vocab_size
+    tokens = torch.arange(2, device=model.device)[None] % split.vocabulary
     own = model(input_ids=tokens, use_cache=False).logits[:, -1]
     whole = step = tokens
     for stage in (split.trunk, split.head):

@@ -116,6 +116,7 @@ class UnknownLayout(ValueError):
 class SplitModel:
     """Trunk, head and output map of a causal LM; the head carries the adapters.
 
+    vocabulary: tokens that it chooses from, V.
     Valid when: the model is of the Llama layout (`base_model.layers`, `base_model.norm`, `lm_head`); windows of
     sliding attention and scaled embeddings are the model's own code and stay as they are.
     Errors: Refusal for a model of another layout, or with fewer blocks than are to be adapted.
@@ -123,6 +124,7 @@ class SplitModel:
 
     def __init__(self, model: PreTrainedModel, spec: AdapterSpec) -> None:
         depth = depth_of(model)
+        self.vocabulary = vocabulary_of(model)
         first = depth - spec.of(depth)
         self.trunk = Stage(model, 0, first, closing=False)
         self.head = Stage(model, first, depth, closing=True)
@@ -146,6 +148,11 @@ def depth_of(model: PreTrainedModel) -> int:
             "use a model of the Llama layout (Llama, Qwen2, SmolLM2, OLMo-2, Gemma 3, ...)"
         )
     return len(body.layers)
+
+
+def vocabulary_of(model: PreTrainedModel) -> int:
+    """Tokens that a model chooses from."""
+    return int(model.config.get_text_config().vocab_size)
 
 
 def seen_by(padding: Tensor, before: int, new: int) -> dict[str, Tensor]:

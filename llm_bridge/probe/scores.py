@@ -57,40 +57,47 @@ def atom_scores(
     return scores
 
 
+Path = tuple[Prompt, Sequence[Atom], NDArray[np.floating]]
+"""A prompt, M of its atoms, and (S, M) how much of each atom's score a replica moves along."""
+
+
 def displaced(
     split: SplitModel,
-    prompt: Prompt,
-    atoms: Sequence[Atom],
-    shares: NDArray[np.floating],
+    paths: Sequence[Path],
     *,
     base: Factors | None = None,
     chunk: int = 32,
     progress: Callable[[int, int], None] | None = None,
 ) -> Factors:
-    """Factors of S replicas at  theta + sum_m shares_sm g(m),  g the scores at theta.
+    """Factors of S replicas at  theta + sum_q sum_m shares_qsm g_q(m),  g_q(m) the scores of query q's atoms at theta.
 
     No score is stored: a chunk of atoms is read once and differentiated along every replica's shares.
 
     Arguments:
-        shares: (S, M) how much of each atom's score a replica has moved along.
+        paths: one per query, of the same S replicas.
         base: theta, one replica's factors (leading axis 1); None is the base model.
+        progress: called as progress(done, total) of all queries' atoms.
     """
-    moved = split.adapters.fresh(len(shares))
+    replicas = len(paths[0][2])
+    moved = split.adapters.fresh(replicas)
     start = split.adapters.fresh(1) if base is None else _detached(base)
     leaves = split.adapters.trainable(start)
-    totals = [torch.zeros(len(shares), *leaf.shape[1:]).to(leaf) for leaf in leaves]
-    order = sorted(range(len(atoms)), key=lambda i: len(atoms[i].tokens))
-    read = _trunk_of(split, prompt, [_read_of(atom) for atom in atoms], chunk)
-    for first in range(0, len(order), chunk):
-        part = order[first : first + chunk]
-        rows = torch.zeros(len(part), dtype=torch.long, device=prompt.hidden.device)
-        logs = _log_probabilities(split, prompt, start, [atoms[i] for i in part], read, rows)
-        for s, row in enumerate(torch.from_numpy(np.asarray(shares)[:, part])):
-            grads = torch.autograd.grad(logs, leaves, row.to(logs), retain_graph=s + 1 < len(shares))
-            for total, grad in zip(totals, grads, strict=True):
-                total[s] += grad[0]
-        if progress is not None:
-            progress(first + len(part), len(order))
+    totals = [torch.zeros(replicas, *leaf.shape[1:]).to(leaf) for leaf in leaves]
+    done, count = 0, sum(len(atoms) for _, atoms, _ in paths)
+    for prompt, atoms, shares in paths:
+        order = sorted(range(len(atoms)), key=lambda i, atoms=atoms: len(atoms[i].tokens))
+        read = _trunk_of(split, prompt, [_read_of(atom) for atom in atoms], chunk)
+        for first in range(0, len(order), chunk):
+            part = order[first : first + chunk]
+            rows = torch.zeros(len(part), dtype=torch.long, device=prompt.hidden.device)
+            logs = _log_probabilities(split, prompt, start, [atoms[i] for i in part], read, rows)
+            for s, row in enumerate(torch.from_numpy(np.asarray(shares)[:, part])):
+                grads = torch.autograd.grad(logs, leaves, row.to(logs), retain_graph=s + 1 < replicas)
+                for total, grad in zip(totals, grads, strict=True):
+                    total[s] += grad[0]
+            done += len(part)
+            if progress is not None:
+                progress(done, count)
     with torch.no_grad():
         for parameter, leaf, total in zip(split.adapters.trainable(moved), leaves, totals, strict=True):
             parameter.copy_(leaf + total)

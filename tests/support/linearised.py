@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from experiments.specs.run_spec import ForecastSpec, ModelSpec, ProbeSpec, RelineariseSpec, RunSpec
+from experiments.specs import ForecastSpec, ModelSpec, ProbeSpec, RelineariseSpec, RunSpec
 from llm_bridge.network.specs import AdapterSpec
 from llm_bridge.queries.query import Query
 from theory.rules import preset
@@ -10,7 +10,7 @@ from theory.rules import preset
 
 def spec(**changes) -> RunSpec:
     fields = {
-        "query": Query(prompt="7+6=", answer="13", verifier="integer"),
+        "queries": Query(prompt="7+6=", answer="13", verifier="integer"),
         "model": ModelSpec(name="tiny-arithmetic", dtype="float64"),
         "rule": preset("minimalist", eta=0.01),
         "adapter": AdapterSpec(rank=2, blocks="all"),

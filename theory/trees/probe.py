@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from scipy import stats
 
 from theory.refusal import Refusal
 from theory.trees.prefix_tree import PrefixTree, Responses, Tokens, exit_of
+from theory.trees.probe_record import ProbeRecord
 from theory.trees.response_tree import ResponseTree
 
 STEEPEST = 3.0
@@ -28,7 +30,7 @@ class Probe:
         responses: the distinct responses with exact log probabilities, counts and rewards.
         layout: the prefix tree grown from them.
         gram: (M, M) inner products of the scores of the layout's M atoms.
-        meta: what was measured, by what, and at which cost (JSON-able).
+        meta: how it was measured, by what, and at which cost.
         scores: (M, P') the scores themselves in P' of the parameters, where an optimiser will need them.
         share: P' of all.
     Source: design of this project; Good (1953); McAllester and Schapire (2000) for the spread of N1 / N.
@@ -38,9 +40,13 @@ class Probe:
     responses: Responses
     layout: PrefixTree
     gram: NDArray[np.floating]
-    meta: dict[str, object] = field(default_factory=dict)
+    meta: ProbeRecord = field(default_factory=ProbeRecord)
     scores: NDArray[np.floating] | None = None
     share: float = 1.0
+
+    def noting(self, **changes: Any) -> Probe:
+        """The same probe with these fields of its record."""
+        return replace(self, meta=replace(self.meta, **changes))
 
     @property
     def found(self) -> float:

@@ -12,12 +12,11 @@ from pydantic import Field, model_validator
 
 from bandit_sim import simulate
 from experiments.compare.final_success import final_success
-from experiments.forecast.forecast import tabular_arms
-from experiments.run.contexts import ContextsRun
+from experiments.forecast.bandits import tabular_arms
 from experiments.run.pay import no_pay_on_text
+from experiments.run.run import Run
 from experiments.scoring.smoothing import default_width, smooth
-from experiments.specs.contexts_spec import ContextsSpec, HeldOut
-from experiments.specs.run_spec import ForecastSpec, ModelSpec, ProbeSpec
+from experiments.specs import ForecastSpec, HeldOut, ModelSpec, ProbeSpec, RunSpec
 from experiments.studies.layers.configuration import OVERLAP, Configuration, Difficulty
 from experiments.studies.layers.record import RESULT, End, Prediction, Result, fingerprint, hash_of, now
 from experiments.studies.layers.steps import Seed, Steps, in_steps_of
@@ -119,13 +118,13 @@ class ModelWorld(Spec):
             )
         return None
 
-    def spec(self, asked: Configuration, scale: Literal["quick", "full"]) -> ContextsSpec:
+    def spec(self, asked: Configuration, scale: Literal["quick", "full"]) -> RunSpec:
         """The run. Of several queries this world has fewer than the simulator: the batch is the same share of them."""
         budget: ModelBudget = getattr(self, scale)
         several = asked.queries > 1
         queries = self.spectrum[: budget.queries] if several else (self.query[asked.difficulty],)
         apart = (self.unlike if asked.overlap == 0.0 else self.held_out)[: budget.held_out]
-        return ContextsSpec(
+        return RunSpec(
             queries=queries,
             batch=asked.batch * len(queries) // asked.queries,
             held_out=HeldOut(queries=apart, every=max(1, budget.rounds // LOOKS), rollouts=LOOKED)
@@ -142,7 +141,7 @@ class ModelWorld(Spec):
             forecast=ForecastSpec(bootstraps=budget.bootstraps, seeds=budget.seeds, members=400),
         )
 
-    def predict(self, asked: Configuration, spec: ContextsSpec, folder: Path) -> Prediction:
+    def predict(self, asked: Configuration, spec: RunSpec, folder: Path) -> Prediction:
         """The forecast of the joint tree kernel; without a curve where the rule is one that no kernel carries."""
         run = self._run(spec, folder)
         joint = run.probe()
@@ -152,36 +151,32 @@ class ModelWorld(Spec):
         except Refusal as error:
             return Prediction(hash_of(spec), name, f"no forecast: {error}")
         width = default_width(spec.rounds)
-        members = smooth(made.members["joint", "training"], width)
+        members = smooth(made.members["kernel", "training"], width)
         low, high = np.quantile(members, [0.05, 0.95], axis=0)
         alone = None
         if len(spec.queries) == 1:
             arms, seeds = tabular_arms(joint.probes[0]), spec.forecast.seeds
-            alone = smooth(
-                simulate(arms, spec.rule, spec.rounds, seeds, spec.seed, verifier=spec.verifier).mean(
-                    "success"
-                ),
-                width,
-            ).tolist()
-        held_out = made.members["joint", "held_out"].mean(axis=0).tolist() if spec.held_out else None
+            seen = simulate(arms, spec.rule, spec.rounds, seeds, spec.seed, pay=spec.pay)
+            alone = smooth(seen.mean("success"), width).tolist()
+        held_out = made.members["kernel", "held_out"].mean(axis=0).tolist() if spec.held_out else None
         return Prediction(
             hash_of(spec), name, None, list(range(spec.rounds)), members.mean(axis=0).tolist(), low.tolist(),
             high.tolist(), held_out, alone,
-            {name: ends.tolist() for name, ends in made.ends.items()},
+            {name: list(made.ends(name)) for name in made.sets},
         )  # fmt: skip
 
-    def observe(self, asked: Configuration, spec: ContextsSpec, folder: Path) -> Result:
+    def observe(self, asked: Configuration, spec: RunSpec, folder: Path) -> Result:
         started, clock = now(), time.perf_counter()
         run = self._run(spec, folder)
-        seen, joint = run.observe(), run.probe()
+        seen, joint = run.train(), run.probe()
         p0 = float(np.mean([probe.p0 for probe in joint.probes[: len(spec.queries)]]))
         return Result(
-            hash_of(spec), np.arange(spec.rounds), seen.outcomes("training"),
-            seen.outcomes("held_out") if spec.held_out else None, p0, spec.rule.rollouts * spec.batch,
+            hash_of(spec), np.arange(spec.rounds), seen.success("training"),
+            seen.success("held_out") if spec.held_out else None, p0, spec.rule.rollouts * spec.batch,
             fingerprint(folder), started, now(), time.perf_counter() - clock,
         )  # fmt: skip
 
-    def end(self, spec: ContextsSpec, folder: Path) -> End:
+    def end(self, spec: RunSpec, folder: Path) -> End:
         """Success of the trained replicas of a run that is there, or is made."""
         clock = time.perf_counter()
         found = final_success(self._run(spec, folder), exact=self.exact)
@@ -192,9 +187,9 @@ class ModelWorld(Spec):
         seconds = time.perf_counter() - clock
         return End(success, base, held_out, held_out_base, fingerprint(folder, RESULT), seconds)
 
-    def _run(self, spec: ContextsSpec, folder: Path) -> ContextsRun:
+    def _run(self, spec: RunSpec, folder: Path) -> Run:
         """The run's folder; variants of the same queries find one probe in the machine's cache."""
-        return ContextsRun(spec, folder / "run", model=_model(self.model))
+        return Run(spec, folder / "run", model=_model(self.model))
 
 
 @cache

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bandit_sim import Contexts, simulate_grid
 from experiments.folder import store
-from experiments.specs.run_spec import mark_of
+from experiments.specs import mark_of
 from experiments.studies.layers.record import now
 from experiments.studies.layers.simulator import SimulatorWorld
 from theory.laws import batch_split, negative_reward

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from experiments.folder import store
-from experiments.specs.run_spec import mark_of
+from experiments.specs import mark_of
 from theory.refusal import Refusal
 from theory.rules.spec import Spec
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from experiments.folder import store
-from experiments.specs.run_spec import write_toml
+from experiments.specs import write_toml
 from experiments.studies.layers.ladder import Layer, Variant
 from experiments.studies.layers.record import (
     Prediction,

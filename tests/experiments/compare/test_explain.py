@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -15,13 +14,14 @@ from experiments.compare.exact import Enumerated, enumerate_model
 from experiments.compare.explain import explain
 from experiments.compare.retrace import retrace
 from experiments.folder.observed import load_observed
-from experiments.run.stages import Run
-from experiments.specs.run_spec import ForecastSpec, ModelSpec, ProbeSpec, RunSpec
+from experiments.run.run import Run
+from experiments.specs import ForecastSpec, ModelSpec, ProbeSpec, RunSpec
 from llm_bridge.models.language_model import LanguageModel, load_model
 from llm_bridge.network.specs import AdapterSpec
 from llm_bridge.queries.query import Query
 from theory.refusal import Refusal
 from theory.rules.dialects import preset
+from theory.trees.joint_probe import JointProbe
 
 ADAPTER = AdapterSpec(rank=2, blocks=1)
 
@@ -44,7 +44,7 @@ def x64() -> Iterator[None]:
 
 def finished(out: Path, model: LanguageModel, eta: float, rounds: int = 24, **changes) -> Run:
     fields = {
-        "query": Query(prompt="3+4=", answer="7", verifier="integer"),
+        "queries": Query(prompt="3+4=", answer="7", verifier="integer"),
         "model": ModelSpec(name="tiny-arithmetic", dtype="float64"),
         "rule": preset("minimalist", eta=eta),
         "adapter": ADAPTER,
@@ -55,7 +55,7 @@ def finished(out: Path, model: LanguageModel, eta: float, rounds: int = 24, **ch
         "forecast": ForecastSpec(bootstraps=2, seeds=32, members=40),
     }
     run = Run(RunSpec(**(fields | changes)), out, model=model)
-    run.observe()
+    run.train()
     return run
 
 
@@ -64,10 +64,11 @@ def test_whole_tree_is_the_linearised_network_to_float64(
 ) -> None:
     """Nothing left out of the probe: linear and tree agree at every look, at a step where the network does not."""
     run = finished(tmp_path / "run", tiny, eta=0.2)
-    observed = load_observed(run.out, run.spec.stage("train"))
+    observed = load_observed(run.out, run.spec)
     assert observed is not None
-    probe = replace(whole.probe(), meta=run.probe().meta)
-    looks = retrace(run, probe, observed, (0, 23), rollouts=2, seed=0)
+    exact = whole.probe()
+    probe = JointProbe((exact,), exact.gram)
+    looks = retrace(run.network, probe, observed, (0, 23), rollouts=2, seed=0)
     for look in looks:
         assert look.mismatch < 1e-9, "the retraced network is the run's"
         np.testing.assert_array_equal(look.beyond["network"], 0)
@@ -82,9 +83,9 @@ def test_drift_is_second_order_in_the_displacement(tmp_path: Path, tiny: Languag
     drift = []
     for eta in (1e-2, 1e-3):
         run = finished(tmp_path / f"{eta}", tiny, eta=eta)
-        observed = load_observed(run.out, run.spec.stage("train"))
+        observed = load_observed(run.out, run.spec)
         assert observed is not None
-        (look,) = retrace(run, run.probe(), observed, (23,), rollouts=4, seed=0)
+        (look,) = retrace(run.network, run.probe(), observed, (23,), rollouts=4, seed=0)
         drift.append(look.drift)
     # Not the same draws, hence not the same displacement over ten: between the first and the third order.
     assert 30 < drift[0] / drift[1] < 300

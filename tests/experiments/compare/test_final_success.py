@@ -9,9 +9,8 @@ import pytest
 
 from experiments.compare import final_success as module
 from experiments.compare.final_success import final_success
-from experiments.run.contexts import TRAINED, ContextsRun
-from experiments.specs.contexts_spec import ContextsSpec, HeldOut
-from experiments.specs.run_spec import ForecastSpec, ModelSpec, ProbeSpec
+from experiments.run.run import TRAINED, Run
+from experiments.specs import ForecastSpec, HeldOut, ModelSpec, ProbeSpec, RunSpec
 from llm_bridge.models.language_model import LanguageModel, load_model
 from llm_bridge.queries.query import Query
 from theory.rules import preset
@@ -26,7 +25,7 @@ def tiny() -> LanguageModel:
     return load_model("tiny-arithmetic")
 
 
-def made(folder: Path, tiny: LanguageModel, **changes) -> ContextsRun:
+def made(folder: Path, tiny: LanguageModel, **changes) -> Run:
     fields = {
         "queries": ASKED,
         "batch": 1,
@@ -39,13 +38,13 @@ def made(folder: Path, tiny: LanguageModel, **changes) -> ContextsRun:
         "probe": ProbeSpec(rollouts=64),
         "forecast": ForecastSpec(bootstraps=1, seeds=16, members=40),
     }
-    return ContextsRun(ContextsSpec(**{**fields, **changes}), folder, model=tiny)
+    return Run(RunSpec(**{**fields, **changes}), folder, model=tiny)
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, tiny: LanguageModel) -> ContextsRun:
+def run(tmp_path_factory: pytest.TempPathFactory, tiny: LanguageModel) -> Run:
     done = made(tmp_path_factory.mktemp("final"), tiny)
-    done.observe()
+    done.train()
     return done
 
 

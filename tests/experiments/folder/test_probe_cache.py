@@ -12,13 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from linearised import small, spec
+from theory.pay import Noisy
 
-from bandit_sim.verifiers import Noisy
-from experiments.folder import probe_cache
-from experiments.run.contexts import ContextsRun
-from experiments.run.stages import Run
-from experiments.specs.contexts_spec import ContextsSpec, HeldOut
-from experiments.specs.run_spec import ProbeSpec
+from experiments.folder import probe_cache, probe_store
+from experiments.forecast.network import Network
+from experiments.run.run import Run
+from experiments.specs import HeldOut, ProbeSpec, RunSpec
 from llm_bridge.models.language_model import LanguageModel, load_model
 from llm_bridge.network.specs import AdapterSpec
 from llm_bridge.queries.query import Query
@@ -37,27 +36,24 @@ def one(**changes: Any):
     return spec(**({"forecast": small(), "probe": ProbeSpec(rollouts=60)} | changes))
 
 
-def several(*, held_out: tuple[Query, ...] = (C,), every: int = 5, **changes: Any) -> ContextsSpec:
-    """Fields of one query's run but the query: two are trained on, one is held out."""
-    fields = {
-        name: getattr(one(), name) for name in ContextsSpec.model_fields.keys() & type(one()).model_fields
-    }
+def several(*, held_out: tuple[Query, ...] = (C,), every: int = 5, **changes: Any) -> RunSpec:
+    """Two queries are trained on, one is held out."""
     apart = HeldOut(queries=held_out, every=every) if held_out else None
-    return ContextsSpec(**(fields | {"queries": (A, B), "batch": 1, "held_out": apart} | changes))
+    return one(**({"queries": (A, B), "batch": 1, "held_out": apart} | changes))
 
 
 class Kind(NamedTuple):
     """A run of one query or of several, and the files of its probe."""
 
-    run: Callable[..., Any]
-    asked: Callable[..., Any]
+    name: str
+    asked: Callable[..., RunSpec]
     files: tuple[str, ...]
 
 
 HELD = ("probe.json", "probe.safetensors")
-ONE = Kind(Run, one, HELD)
+ONE = Kind("one", one, HELD)
 SEVERAL = Kind(
-    ContextsRun, several, ("gram.safetensors", *(f"probes/{q:02d}/{x}" for q in range(3) for x in HELD))
+    "several", several, ("gram.safetensors", *(f"probes/{q:02d}/{x}" for q in range(3) for x in HELD))
 )
 kinds = pytest.mark.parametrize("kind", [ONE, SEVERAL], ids=["one", "several"])
 
@@ -68,29 +64,28 @@ def tiny() -> LanguageModel:
 
 
 @pytest.fixture(scope="module")
-def whole(tiny: LanguageModel, tmp_path_factory: pytest.TempPathFactory) -> dict[type, Any]:
+def whole(tiny: LanguageModel, tmp_path_factory: pytest.TempPathFactory) -> dict[str, JointProbe]:
     """Both probes, measured once for all tests."""
     folder = tmp_path_factory.mktemp("whole")
     return {
-        kind.run: kind.run(kind.asked(), folder / kind.run.__name__, model=tiny).measured()
+        kind.name: Run(kind.asked(), folder / kind.name, model=tiny).network.probe()
         for kind in (ONE, SEVERAL)
     }
 
 
 @pytest.fixture
-def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: dict[type, Any]) -> list[Any]:
-    """A cache of its own, and the runs whose probes were measured: in name, each is given the one that is there."""
+def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: dict[str, JointProbe]) -> list[Network]:
+    """A cache of its own, and the networks that were probed: in name, each is given the probe that is there."""
     monkeypatch.setenv("ONEARM_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("ONEARM_PROBE_CACHE")
-    runs: list[Any] = []
+    networks: list[Network] = []
 
-    def noted(run: Any) -> Any:
-        runs.append(run)
-        return whole[type(run)]
+    def noted(network: Network) -> JointProbe:
+        networks.append(network)
+        return whole["one" if len(network.spec.asked) == 1 else "several"]
 
-    for kind in (ONE, SEVERAL):
-        monkeypatch.setattr(kind.run, "measured", noted)
-    return runs
+    monkeypatch.setattr(Network, "probe", noted)
+    return networks
 
 
 def assert_equal(found: Any, made: Any) -> None:
@@ -110,7 +105,7 @@ def assert_equal(found: Any, made: Any) -> None:
 FASTER = {"rounds": 9, "replicas": 5, "rule": preset("rloo", eta=0.1, rollouts=3)}
 ALIKE = [
     (ONE, FASTER), (SEVERAL, FASTER), (SEVERAL, {"batch": 2, "every": 2}),
-    (SEVERAL, {"verifier": Noisy(false_positive=0.5)}),
+    (SEVERAL, {"pay": Noisy(false_positive=0.5)}),
     # What is trained on is probed as what is held out.
     (SEVERAL, {"queries": (A, B, C), "held_out": ()}), (SEVERAL, {"queries": (A,), "held_out": (B, C)}),
 ]  # fmt: skip
@@ -122,9 +117,9 @@ def test_another_folder_finds_it(
 ) -> None:
     """With more rounds and another rule; what the folders then hold is the same, array for array."""
     bars: list[str] = []
-    first = kind.run(kind.asked(), tmp_path / "a", model=tiny).probe()
+    first = Run(kind.asked(), tmp_path / "a", model=tiny).probe()
     other = kind.asked(**changes)
-    again = kind.run(other, tmp_path / "b", lambda name, *_: bars.append(name), model=tiny)
+    again = Run(other, tmp_path / "b", lambda name, *_: bars.append(name), model=tiny)
     assert_equal(again.probe(), first)
     assert_equal(again.probe(), first)  # now from its own folder
     assert len(measured) == 1 and bars == ["kept probe"]
@@ -137,10 +132,9 @@ def test_another_folder_finds_it(
 @pytest.mark.parametrize("changes", [changes for kind, changes in ALIKE if kind is SEVERAL])
 def test_what_is_not_in_the_key_changes_nothing(changes: dict, tmp_path: Path, tiny, whole) -> None:
     """Both measured: only the seconds it took differ."""
-    again = ContextsRun(several(**changes), tmp_path, model=tiny).measured()
-    for one_again, one_whole in zip(again.probes, whole[ContextsRun].probes, strict=True):
-        one_again.meta["seconds"] = one_whole.meta["seconds"]
-    assert_equal(again, whole[ContextsRun])
+    again, before = Run(several(**changes), tmp_path, model=tiny).network.probe(), whole["several"]
+    timed = [x.noting(seconds=y.meta.seconds) for x, y in zip(again.probes, before.probes, strict=True)]
+    assert_equal(JointProbe(tuple(timed), again.gram), before)
 
 
 COMMON = (
@@ -151,7 +145,7 @@ COMMON = (
 )  # fmt: skip
 OTHERWISE = A.model_copy(update={"verifier": "last_number"})
 OTHERS = {
-    ONE: ({"query": B}, {"query": OTHERWISE}, *COMMON),
+    ONE: ({"queries": (B,)}, {"queries": (OTHERWISE,)}, *COMMON),
     SEVERAL: (
         {"queries": (B, A)}, {"queries": (D, B)}, {"queries": (A, D)}, {"queries": (OTHERWISE, B)}, {"queries": (A,)},
         {"held_out": ()}, {"held_out": (D,)}, {"held_out": (C, D)}, {"held_out": (D, C)}, *COMMON,
@@ -164,12 +158,12 @@ def test_what_it_depends_on_is_the_key(kind: Kind, tmp_path: Path, tiny, measure
     asked = kind.asked
     specs = [asked(), *(asked(**changes) for changes in OTHERS[kind])]
     for i, other in enumerate(specs):
-        kind.run(other, tmp_path / str(i), model=tiny).probe()
-    assert [run.spec for run in measured] == specs
+        Run(other, tmp_path / str(i), model=tiny).probe()
+    assert [network.spec for network in measured] == specs
     trained = replace(tiny, fingerprint="of other weights")
-    kind.run(asked(), tmp_path / "trained", model=trained).probe()
+    Run(asked(), tmp_path / "trained", model=trained).probe()
     monkeypatch.setattr(probe_cache.metadata, "version", lambda name: "another")
-    kind.run(asked(), tmp_path / "version", model=tiny).probe()
+    Run(asked(), tmp_path / "version", model=tiny).probe()
     assert len(measured) == len(specs) + 2
 
 
@@ -189,34 +183,37 @@ def test_a_damaged_one_is_measured_again(
     kind: Kind, name: str, harm: Callable, tmp_path: Path, tiny, measured: list[Any], whole
 ) -> None:
     def probe(folder: str) -> Any:
-        return kind.run(kind.asked(), tmp_path / folder, model=tiny).probe()
+        return Run(kind.asked(), tmp_path / folder, model=tiny).probe()
 
     probe("a")
     (folder,) = (tmp_path / "cache" / "probes").iterdir()
     harm(folder / name)
     with pytest.warns(CacheWarning) as said:
-        assert_equal(probe("b"), whole[kind.run])
+        assert_equal(probe("b"), whole[kind.name])
     (message,) = (str(one.message) for one in said)
     assert re.search(rf"is damaged \({name} .*\); it is made again", message)
-    assert_equal(probe("c"), whole[kind.run])
+    assert_equal(probe("c"), whole[kind.name])
     assert len(measured) == 2
 
 
 def test_of_an_interrupted_one_nothing_is_kept(
     tmp_path: Path, tiny, measured: list[Any], whole, monkeypatch
 ) -> None:
-    """Stopped between the probes of the queries and what they share."""
-    run = partial(ContextsRun, several(), model=tiny)
+    """Stopped between the probes of the queries."""
+    run = partial(Run, several(), model=tiny)
+    save_one = probe_store.save_one
 
-    def stop(*_: Any) -> None:
-        raise KeyboardInterrupt
+    def stop(out: Path, probe: Probe, stage: str) -> None:
+        if probe.meta.query == 1:
+            raise KeyboardInterrupt
+        save_one(out, probe, stage)
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr("experiments.folder.joint_store.save_file", stop)
+        patched.setattr(probe_store, "save_one", stop)
         run(tmp_path / "a").probe()
     assert not list((tmp_path / "cache" / "probes").iterdir())
     for name in "ab":
-        assert_equal(run(tmp_path / name).probe(), whole[ContextsRun])
+        assert_equal(run(tmp_path / name).probe(), whole["several"])
     assert len(measured) == 2
 
 
@@ -227,7 +224,7 @@ def test_a_cache_that_cannot_be_written_costs_a_warning(
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("ONEARM_CACHE", str(tmp_path / "file"))
     with pytest.warns(CacheWarning, match=r"not kept .*set ONEARM_CACHE to a folder.*ONEARM_PROBE_CACHE=off"):
-        kind.run(kind.asked(), tmp_path / "a", model=tiny).probe()
+        Run(kind.asked(), tmp_path / "a", model=tiny).probe()
     assert len(measured) == 1 and all((tmp_path / "a" / name).exists() for name in kind.files)
 
 
@@ -236,13 +233,13 @@ def test_no_room_to_measure_is_not_the_caches_fault(
 ) -> None:
     """It is said as it is, and nothing is measured a second time."""
 
-    def full(run: Any) -> None:
-        measured.append(run)
+    def full(network: Network) -> None:
+        measured.append(network)
         raise OSError("no space left")
 
-    monkeypatch.setattr(ContextsRun, "measured", full)
+    monkeypatch.setattr(Network, "probe", full)
     with pytest.raises(OSError, match=r"^no space left$"):
-        ContextsRun(several(), tmp_path / "a", model=tiny).probe()
+        Run(several(), tmp_path / "a", model=tiny).probe()
     assert len(measured) == 1
 
 
@@ -252,5 +249,5 @@ def test_it_can_be_left_out(
 ) -> None:
     monkeypatch.setenv("ONEARM_PROBE_CACHE", "off")
     for name in "ab":
-        kind.run(kind.asked(), tmp_path / name, model=tiny).probe()
+        Run(kind.asked(), tmp_path / name, model=tiny).probe()
     assert len(measured) == 2 and not (tmp_path / "cache").exists()

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 from experiments.cli.app import app
 from experiments.compare.explain import explain
 from experiments.folder.probe_store import load_probe
-from experiments.run.stages import Run
-from experiments.specs.run_spec import RunSpec
+from experiments.run.run import Run
+from experiments.specs import RunSpec
 from theory.refusal import Refusal
 from theory.rules.dialects import optimised, preset
 
@@ -29,8 +29,10 @@ def test_an_overlay_under_adam(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert len(json.loads((tmp_path / "overlay.json").read_text())["forecast_mean"]) == 4
     run = Run(RunSpec.read(tmp_path / "spec.toml"), tmp_path)
-    kept, again = load_probe(tmp_path, run.spec.stage("probe")), run.probe()
-    assert kept is not None and kept.scores is not None and kept.scores.shape[1] == 300
+    saved = load_probe(tmp_path, run.spec.stage("probe"), 1)
+    assert saved is not None
+    (kept,), (again,) = saved.probes, run.probe().probes
+    assert again.scores is not None and kept.scores is not None and kept.scores.shape[1] == 300
     assert 0 < kept.share < 1 and kept.share == again.share
     np.testing.assert_array_equal(kept.scores, again.scores)
     with pytest.raises(Refusal, match=r"optimiser adam acts on parameters.*explain a run under SGD"):

@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from bandit_sim import TreeArms, displacement, simulate
-from experiments.forecast.drift import LIMIT, drift, foretold_drift
-from experiments.run.stages import Run
-from experiments.specs.run_spec import ModelSpec, ProbeSpec, RunSpec
+from experiments.forecast.drift import LIMIT, Drift
+from experiments.forecast.drift import drift as measured
+from experiments.run.run import Run
+from experiments.specs import ModelSpec, ProbeSpec, RunSpec
 from llm_bridge.models.language_model import load_model
 from llm_bridge.network.specs import AdapterSpec
 from llm_bridge.probe.scores import atom_scores, displaced
 from llm_bridge.queries.query import Query
-from llm_bridge.rollouts.rollouts import read_prompt
 from theory.refusal import Refusal
 from theory.rules import Adam, Rule, preset
 from theory.warning import ForecastWarning
@@ -29,9 +29,13 @@ def model():
     return load_model("tiny-arithmetic", dtype="float64")
 
 
+def drift(run: Run) -> list[Drift]:
+    return measured(run.network, run.probe(), run.relinearised)
+
+
 def run_of(folder: Path, model, eta: float, rule=None, rounds: int = 12) -> Run:
     spec = RunSpec(
-        query=Query(prompt="3+4=", answer="7", verifier="integer"),
+        queries=Query(prompt="3+4=", answer="7", verifier="integer"),
         model=ModelSpec(name="tiny-arithmetic", dtype="float64"),
         rule=rule or preset("minimalist", eta=eta),
         adapter=AdapterSpec(rank=2, blocks=1),
@@ -51,7 +55,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, model) -> Run:
 def test_a_displacement_ends_where_the_simulation_does(run: Run, rule: Rule) -> None:
     """The next round's success of the same seeds is that of f = K alpha."""
     with jax.enable_x64(True):
-        tree = run.probe().tree()
+        tree = run.probe().probes[0].tree()
         arms = TreeArms.from_tree(tree)
         _, f = displacement(arms, rule, 9, 5, 3)
         after = simulate(arms, rule, 10, 5, 3)["success"][:, 9]
@@ -61,10 +65,11 @@ def test_a_displacement_ends_where_the_simulation_does(run: Run, rule: Rule) -> 
 
 
 def test_displaced_factors_are_the_sum_of_the_scores(run: Run) -> None:
-    prompt, atoms = read_prompt(run.split, run.prompt), run.probe().layout.atoms[:7]
+    split, (prompt,) = run.network.split, run.network.prompts
+    atoms = run.probe().probes[0].layout.atoms[:7]
     shares = np.random.default_rng(0).normal(size=(3, 7))
-    factors = displaced(run.split, prompt, atoms, shares, chunk=3)
-    scores = atom_scores(run.split, prompt, run.split.adapters.fresh(1), atoms)
+    factors = displaced(split, [(prompt, atoms, shares)], chunk=3)
+    scores = atom_scores(split, prompt, split.adapters.fresh(1), atoms)
     moved = torch.cat([up.reshape(3, -1) for _, up in factors.values()], dim=1).detach()
     torch.testing.assert_close(moved, torch.from_numpy(shares) @ scores, rtol=1e-9, atol=1e-12)
 
@@ -86,22 +91,22 @@ def test_a_forecast_beyond_its_range_is_warned_of(tmp_path: Path, model, monkeyp
     with pytest.warns(
         ForecastWarning, match=r"range; probe again on the way \(--relinearise\), give a smaller"
     ):
-        looks = foretold_drift(run)
+        looks = run.drift()
     assert json.loads((tmp_path / "drift.json").read_text())["looks"] == looks
     monkeypatch.setattr("experiments.forecast.drift.drift", None)  # not measured again
     with pytest.warns(ForecastWarning):
-        assert foretold_drift(run) == looks
+        assert run.drift() == looks
     monkeypatch.setattr("experiments.forecast.drift.LIMIT", 0.1)
-    foretold_drift(run)  # warnings are errors
+    run.drift()  # warnings are errors
 
 
 def test_no_drift_is_foretold_for_a_rule_without_a_displacement(tmp_path: Path, model) -> None:
     rule = preset("minimalist", eta=0.002).model_copy(update={"epochs": 2})
-    assert foretold_drift(run_of(tmp_path, model, 0.002, rule)) is None
+    assert run_of(tmp_path, model, 0.002, rule).drift() is None
 
 
 def test_a_rule_without_a_displacement_is_refused(run: Run) -> None:
-    arms = TreeArms.from_tree(run.probe().tree())
+    arms = TreeArms.from_tree(run.probe().probes[0].tree())
     with pytest.raises(Refusal, match="optimiser adam with a kernel engine"):
         displacement(arms, Rule(optimiser=Adam(eta=0.1)), 2, 2, 0)
     with pytest.raises(Refusal, match="rounds = 0; give at least 1"):

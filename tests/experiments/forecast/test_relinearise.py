@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -13,23 +14,24 @@ from linearised import small, spec
 from scipy import stats
 
 from bandit_sim import TreeArms, simulate
-from experiments.forecast.forecast import Forecast
+from experiments.forecast.bandits import Drawn
+from experiments.forecast.correction import Correction, corrected
 from experiments.forecast.relinearise import (
     LOOK,
     ONWARD,
     STATE,
-    Correction,
-    Networks,
+    Relinearised,
     correct_first,
-    corrected,
     moved,
     reached,
 )
-from experiments.specs.run_spec import RelineariseSpec
+from experiments.specs import RelineariseSpec
+from theory.forecast import Forecast
 from theory.rules import Rule, preset
+from theory.trees.joint_probe import JointProbe
 from theory.trees.prefix_tree import Responses, grow
 from theory.trees.probe import Probe
-from theory.trees.response_tree import ResponseTree
+from theory.trees.probe_record import ProbeRecord
 
 TOKENS, FEATURES = 3, 5
 
@@ -50,7 +52,7 @@ class Small:
         self.logits = rng.normal(size=(3, TOKENS))
         self.features = rng.normal(size=(3, TOKENS, FEATURES))
 
-    def probed(self, theta, rollouts: int | None, stream: int) -> Probe:
+    def probe(self, theta=None, rollouts: int | None = None, stream: int = 0) -> JointProbe:
         """Everything there is, at theta; None is the base."""
         x = self.features @ (np.zeros(FEATURES) if theta is None else theta["theta"][0][0].numpy())
         logits = self.logits + x + self.curvature * x**2
@@ -62,10 +64,11 @@ class Small:
         responses = Responses(tuple(self.responses), tuple(rows), many, self.rewards, many > 0)
         layout = grow(responses, vocabulary=TOKENS, cut=0.0, leaf_cut=0.0, keep="all")
         own = np.array([scores[self.edges.index(a.tokens[:-1]), a.tokens[-1]] for a in layout.atoms])
-        meta = {"vocabulary": TOKENS, "cut": 0.0, "leaf_cut": 0.0, "keep": "all"}
-        return Probe(responses, layout, own @ own.T, meta, own)
+        made = Probe(responses, layout, own @ own.T, ProbeRecord(vocabulary=TOKENS), own)
+        return JointProbe((made,), made.gram)
 
-    def displaced(self, probe: Probe, shares, base):
+    def displaced(self, joint: JointProbe, shares, base):
+        (probe,) = joint.probes
         assert probe.scores is not None
         start = torch.zeros(1, FEATURES, dtype=torch.float64) if base is None else base["theta"][0]
         return {"theta": (start + torch.from_numpy(shares @ probe.scores),)}
@@ -78,13 +81,16 @@ def toy(
     networks: int = 4,
     rule: Rule | None = None,
     curvature: float = 0,
-) -> Networks:
+) -> Relinearised:
     policy = Small(seed, curvature)
     asked = RelineariseSpec(rounds=rounds, networks=networks)
     made = spec(
         rule=rule or preset("minimalist", eta=0.3), rounds=12, forecast=small(relinearise=asked, seeds=48)
     )
-    return Networks(made, policy.probed(None, None, 0), folder, policy.probed, policy.displaced)  # pyright: ignore
+    network = SimpleNamespace(
+        spec=made, probe=policy.probe, displaced=policy.displaced, progress=lambda *told: None
+    )
+    return Relinearised(network, policy.probe(), folder)  # pyright: ignore
 
 
 @pytest.mark.parametrize(
@@ -99,20 +105,21 @@ def test_an_exactly_linear_network_has_nothing_to_correct(
     with jax.enable_x64(True):
         networks = toy(tmp_path, seed, (4, 8), rule=rule)
         correction = networks.correction()
-        assert networks.base.tree().kernel.dtype == np.float64
+        assert networks.base.gram.dtype == np.float64
     np.testing.assert_allclose(correction.network, correction.linear, rtol=1e-9)
-    np.testing.assert_allclose(correction.difference, 0, atol=1e-9)
+    np.testing.assert_allclose(correction.difference["training"], 0, atol=1e-9)
     assert np.std(correction.linear) > 0.01, "no learning, no test"
 
 
 def test_networks_start_where_replicas_are(tmp_path: Path) -> None:
     """What is taken off the forecast has its mean: 64 networks by lot, each simulated on, within 4 standard errors."""
     networks = toy(tmp_path, 0, (6,), 64)
-    tree = networks.base.tree()
+    drawn = Drawn.of(networks.base)
+    (tree,) = drawn.trees
     whole = simulate(TreeArms.from_tree(tree), networks.spec.rule, 12, 2048, 5)["success"]
     old = np.stack([
         simulate(
-            TreeArms.from_tree(moved(tree, networks.state(k, 1)[1])), networks.spec.rule, 6, 32, 1000 + k
+            TreeArms.from_tree(moved(drawn, networks.state(k, 1)[1]).trees[0]), networks.spec.rule, 6, 32, 1000 + k
         )["success"].mean(axis=0)
         for k in range(64)
     ])  # fmt: skip
@@ -125,18 +132,21 @@ def test_a_second_round_adds_to_the_first(tmp_path: Path) -> None:
     one, two = (toy(tmp_path / str(len(r)), 3, r, curvature=0.3) for r in ((4,), (4, 8)))
     first, both = one.correction(), two.correction()
 
-    def runs_on(tree: ResponseTree, k: int):
+    def runs_on(drawn: Drawn, k: int):
+        (tree,) = drawn.trees
         arms, key = TreeArms.from_tree(correct_first(tree)), two.key(ONWARD, 8, k)
         return simulate(arms, two.spec.rule, 4, 12, key)["success"].mean(axis=0)
 
     second = np.array([
-        runs_on(two.probe(k, 2).tree(), k) - runs_on(moved(two.probe(k, 1).tree(), two.state(k, 2)[1]), k)
+        runs_on(Drawn.of(two.probe(k, 2)), k)
+        - runs_on(moved(Drawn.of(two.probe(k, 1)), two.state(k, 2)[1]), k)
         for k in range(4)
     ])  # fmt: skip
-    np.testing.assert_allclose(both.difference[:, 8:] - first.difference[:, 8:], second, atol=1e-6)
-    assert np.abs(first.difference[:, 8:]).mean() > 0.02 and np.abs(second).mean() > 0.005, "linear, no test"
-    np.testing.assert_array_equal(first.difference[:, :8], both.difference[:, :8])
-    np.testing.assert_array_equal(both.difference[:, :4], 0)
+    once, twice = (x.difference["training"][:, :-1] for x in (first, both))
+    np.testing.assert_allclose(twice[:, 8:] - once[:, 8:], second, atol=1e-6)
+    assert np.abs(once[:, 8:]).mean() > 0.02 and np.abs(second).mean() > 0.005, "linear, no test"
+    np.testing.assert_array_equal(once[:, :8], twice[:, :8])
+    np.testing.assert_array_equal(twice[:, :4], 0)
     np.testing.assert_array_equal(first.network[0], both.network[0])
 
 
@@ -155,19 +165,19 @@ def test_draws_of_another_use_have_another_key(tmp_path: Path, monkeypatch) -> N
         asked.append(key)
         return simulate(tree, rule, rounds, seeds, key, **how)
 
-    def reached_noted(tree, rule, rounds, seeds, key):
+    def reached_noted(spec, drawn, rounds, seeds, key):
         asked.append(key)
-        return reached(tree, rule, rounds, seeds, key)
+        return reached(spec, drawn, rounds, seeds, key)
 
     monkeypatch.setattr("experiments.forecast.relinearise.simulate", noted)
     monkeypatch.setattr("experiments.forecast.relinearise.reached", reached_noted)
     toy(tmp_path, 0, (1, 2)).correction()
-    # New and old linearisation of a network share the draws from a round on; a state is asked for again.
+    # New and old linearisation of a network share the draws from a round on.
     assert len(set(asked)) == 1 + 4 + 2 * 4
 
 
 def test_correct_leaves_first_is_the_same_tree() -> None:
-    tree = Small(0).probed(None, None, 0).tree()
+    tree = Small(0).probe().probes[0].tree()
     mixed = correct_first(tree)
     assert mixed.success() == pytest.approx(tree.success())
     assert (np.diff(mixed.reward) <= 0).all() and (np.diff(tree.reward) > 0).any()
@@ -175,17 +185,23 @@ def test_correct_leaves_first_is_the_same_tree() -> None:
 
 def test_members_are_moved_by_the_correction_and_its_error() -> None:
     rng = np.random.default_rng(0)
-    correction = Correction((1,), rng.normal(0, 0.02, (4, 3)) - 0.1, np.zeros((1, 4)), np.zeros((1, 4)))
-    members = np.full((4000, 3), 0.5)
-    made = Forecast({"kernel": members, "tabular": members}, {"kernel": np.array([0.5, 0.05, 0.5])}, 0.1, 1.0)
-    got = corrected(made, correction, 1)
-    np.testing.assert_allclose(got.members["kernel"].mean(axis=0), 0.5 + correction.mean, atol=1e-3)
-    half = np.quantile(np.abs(got.members["kernel"] - 0.5 - correction.mean), 0.5, axis=0)
-    np.testing.assert_allclose(half, correction.error * stats.t(3).ppf(0.75), rtol=0.1)
-    np.testing.assert_allclose(got.success["kernel"], [0.5 + correction.mean[0], 0, 0.5 + correction.mean[2]])
-    assert got.members["tabular"] is members
-    numbers = correction.numbers()
-    assert numbers["relinearised_correction_at_end"] == correction.mean[2]
+    difference = {"training": rng.normal(0, 0.02, (4, 4)) - 0.1}
+    correction = Correction((1,), difference, np.zeros((1, 4)), np.zeros((1, 4)))
+    members, key = np.full((4000, 3), 0.5), ("kernel", "training")
+    made = Forecast(
+        {key: members, ("tabular", "training"): members},
+        {key: np.array([0.5, 0.05, 0.5, 0.5]), ("tabular", "training"): np.zeros(4)},
+        {"training": np.arange(4)},
+        0.1,
+        1.0,
+    )
+    got, mean = corrected(made, correction, 1), correction.mean()
+    np.testing.assert_allclose(got.members[key].mean(axis=0), 0.5 + mean[:-1], atol=1e-3)
+    half = np.quantile(np.abs(got.members[key] - 0.5 - mean[:-1]), 0.5, axis=0)
+    np.testing.assert_allclose(half, correction.error()[:-1] * stats.t(3).ppf(0.75), rtol=0.1)
+    np.testing.assert_allclose(got.success[key], [0.5 + mean[0], 0, 0.5 + mean[2], 0.5 + mean[3]])
+    assert got.members["tabular", "training"] is members
+    assert correction.numbers()["relinearised_correction_at_end"] == mean[2]
 
 
 @pytest.mark.parametrize("networks", [4, 8])
@@ -195,6 +211,7 @@ def test_draws_hold_the_true_mean_as_often_as_they_say(networks: int) -> None:
     none = np.zeros((1, networks))
     held = 0
     for case in range(cases):
-        draws = Correction((1,), rng.normal(0.1, 0.02, (networks, 1)), none, none).draws(39, case)
+        difference = {"training": rng.normal(0.1, 0.02, (networks, 1))}
+        draws = Correction((1,), difference, none, none).draws(39, case)
         held += bool(draws.min() < 0.1 < draws.max())
     assert stats.binomtest(held, cases, 38 / 40).pvalue > 1e-6

@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+from experiments.specs.contexts_spec import ContextsSpec
 from linearised import small, spec
 from typer.testing import CliRunner
 
 from experiments.cli.app import app
-from experiments.specs.contexts_spec import ContextsSpec
-from experiments.specs.run_spec import ForecastSpec, RelineariseSpec, RunSpec
+from experiments.specs import ForecastSpec, RelineariseSpec, RunSpec
 from theory.refusal import Refusal
 from theory.rules import K3, SGD, Adam, ConstantRate, CosineDecay, MovingAverage, Rule
 

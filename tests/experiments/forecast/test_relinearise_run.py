@@ -10,20 +10,24 @@ import pytest
 from linearised import small, spec
 
 from experiments.compare.exact import enumerate_model
-from experiments.forecast.drift import drift, foretold_drift
+from experiments.forecast import network
+from experiments.forecast.drift import Drift
+from experiments.forecast.drift import drift as measured
 from experiments.forecast.forecast import forecast
-from experiments.forecast.relinearise import relinearised
-from experiments.run.stages import Run
-from experiments.specs.run_spec import ProbeSpec, RelineariseSpec
+from experiments.forecast.relinearise import relinearised_numbers
+from experiments.run.run import Run
+from experiments.specs import ProbeSpec, RelineariseSpec
 from llm_bridge.models.language_model import LanguageModel, load_model
 from llm_bridge.network.specs import FullSpec
 from llm_bridge.probe.masses import masses
-from llm_bridge.rollouts.rollouts import read_prompt
-from llm_bridge.train import Trainer
 from theory.refusal import Refusal
 from theory.rules import preset
 from theory.trees.probe import Probe
 from theory.warning import ForecastWarning
+
+
+def drift(run: Run) -> list[Drift]:
+    return measured(run.network, run.probe(), run.relinearised)
 
 
 @pytest.fixture(scope="module")
@@ -49,16 +53,18 @@ def test_relinearised_is_nearer_to_the_run(tmp_path: Path, tiny: LanguageModel) 
     # Half-way is where the new linearisation begins, and there it is the network.
     np.testing.assert_allclose(begins.network, begins.tree, rtol=1e-9)
 
-    whole = enumerate_model(tiny, "7+6=", run.reward_of, 3, run.spec.adapter).responses
+    (question,) = run.network.questions
+    whole = enumerate_model(tiny, "7+6=", question.reward_of, 3, run.spec.adapter).responses
     right = [y for y, paid in zip(whole.tokens, whole.rewards, strict=True) if paid > 0]
-    trainer = Trainer(run.split, [run.question], run.spec.rule, replicas=64, max_tokens=3, seed=5, chunk=64)
+    other = Run(spec(**fields, seed=5), tmp_path / "other", model=tiny)
+    trainer = other.network.trainer(chunk=64)
     for _ in trainer.run(23):
         pass
-    prompt = read_prompt(run.split, run.prompt)
-    real = masses(run.split, prompt, trainer.factors, 64, right).sum(axis=1)
+    (prompt,) = other.network.prompts
+    real = masses(other.network.split, prompt, trainer.factors, 64, right).sum(axis=1)
     error = real.std(ddof=1) / 8
-    old, new = (float(x.forecast().success["kernel"][-1]) for x in (plain, run))
-    own = relinearised(run.out, run.spec.stage("forecast"))["relinearised_correction_at_end_error"]
+    old, new = (float(x.forecast().success["kernel", "training"][-2]) for x in (plain, run))
+    own = relinearised_numbers(run.out, run.spec.stage("forecast"))["relinearised_correction_at_end_error"]
     assert old - real.mean() > 4 * error, "no gap, no test"
     assert abs(new - real.mean()) < 3 * np.hypot(error, own)
     assert abs(new - real.mean()) < abs(old - real.mean()) / 2
@@ -67,16 +73,16 @@ def test_relinearised_is_nearer_to_the_run(tmp_path: Path, tiny: LanguageModel) 
 def test_a_forecast_is_found_again_and_goes_on_where_it_stopped(tmp_path: Path, tiny, monkeypatch) -> None:
     run = Run(spec(), tmp_path, model=tiny)
     calls: list[int] = []
-    measured = run.measured
+    probed = run.network.probe
 
     def stopping(factors=None, rollouts=None, stream=0):
         calls.append(stream)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return measured(factors, rollouts, stream)
+        return probed(factors, rollouts, stream)
 
     run.probe()
-    monkeypatch.setattr(run, "measured", stopping)
+    monkeypatch.setattr(run.network, "probe", stopping)
     with pytest.raises(KeyboardInterrupt):
         run.forecast()
     made = run.forecast()
@@ -86,18 +92,16 @@ def test_a_forecast_is_found_again_and_goes_on_where_it_stopped(tmp_path: Path, 
     )
     assert folders == [f"relinearised/round-4/network-{k}" for k in range(4)]
     again = Run(spec(), tmp_path).forecast()  # no model is loaded
-    np.testing.assert_allclose(again.members["kernel"], made.members["kernel"], atol=1e-6)
+    key = ("kernel", "training")
+    np.testing.assert_array_equal(again.members[key], made.members[key])
 
-    numbers = relinearised(tmp_path, run.spec.stage("forecast"))
+    numbers = relinearised_numbers(tmp_path, run.spec.stage("forecast"))
     assert numbers["relinearised_rounds"] == [4] and numbers["relinearised_mean"][:4] == [0] * 4
     assert numbers["relinearised_network"] != numbers["relinearised_linear"]
-    plain = forecast(
-        run.probe(), run.spec.rule, rounds=6, replicas=4, spec=run.spec.forecast, seed=run.spec.seed
-    ).success
-    np.testing.assert_allclose(
-        made.success["kernel"], plain["kernel"] + np.array(numbers["relinearised_mean"]), rtol=1e-6
-    )
-    np.testing.assert_array_equal(made.success["tabular"], plain["tabular"])
+    plain = forecast(run.spec, run.probe(), run.progress).success
+    expected = plain[key][:-1] + np.array(numbers["relinearised_mean"])
+    np.testing.assert_allclose(made.success[key][:-1], expected, rtol=1e-6)
+    np.testing.assert_array_equal(made.success["tabular", "training"], plain["tabular", "training"])
 
 
 def test_full_parameters_are_relinearised_one_network_after_the_other(tmp_path: Path, tiny) -> None:
@@ -110,18 +114,18 @@ def test_full_parameters_are_relinearised_one_network_after_the_other(tmp_path: 
         ),
         tmp_path, model=tiny,
     )  # fmt: skip
-    networks = run.networks()
+    networks = run.relinearised
     assert networks is not None
     correction = networks.correction()
     # The kept response's mass by the tree, and by the network put there.
-    base, prompt = run.probe(), read_prompt(run.split, run.prompt)
+    (base,), (prompt,) = run.probe().probes, run.network.prompts
     leaves = [base.leaf_of(response, 1.0) for response in base.kept]
     told, found = [], []
     for k in range(4):
         factors = networks.factors(k, 1)
         assert factors is not None
         told.append(base.tree().leaf_probability(networks.state(k, 1)[1])[leaves].sum())
-        found.append(masses(run.split, prompt, factors, 1, base.kept).sum())
+        found.append(masses(run.network.split, prompt, factors, 1, base.kept).sum())
     assert np.ptp(told) > 0.04, "no learning, no test"
     np.testing.assert_allclose(found, told, atol=0.005)
     # A tree's success holds an estimate of what the probe did not see, hence the wider margin.
@@ -132,14 +136,15 @@ def test_full_parameters_are_relinearised_one_network_after_the_other(tmp_path: 
 
 def test_a_rise_is_of_the_same_responses_before_and_after(tmp_path: Path, tiny, monkeypatch) -> None:
     """Paid is whatever begins with a 1, of which a longer probe keeps more."""
-    monkeypatch.setattr(Run, "reward_of", lambda self, tokens: float(tokens[0] == 1))
+    monkeypatch.setattr(network, "outcome", lambda model, query, tokens: float(tokens[0] == 1))
     asked = small(relinearise=RelineariseSpec(rounds=(1,), rollouts=1000))
     run = Run(spec(rounds=2, probe=ProbeSpec(rollouts=60), forecast=asked), tmp_path, model=tiny)
-    networks, prompt = run.networks(), read_prompt(run.split, run.prompt)
+    networks, (prompt,), split = run.relinearised, run.network.prompts, run.network.split
     assert networks is not None
-    first, kept = run.split.adapters.fresh(1), [networks.probe(k, 1).kept for k in range(4)]
-    base = [masses(run.split, prompt, first, 1, own).sum() for own in kept]
-    assert min(base) > masses(run.split, prompt, first, 1, run.probe().kept).sum() + 0.005, "no test"
+    first, kept = split.adapters.fresh(1), [networks.probe(k, 1).probes[0].kept for k in range(4)]
+    base = [masses(split, prompt, first, 1, own).sum() for own in kept]
+    own = run.probe().probes[0].kept
+    assert min(base) > masses(split, prompt, first, 1, own).sum() + 0.005, "no test"
     for look in drift(run):
         assert look.base == pytest.approx(np.mean(base))
 
@@ -158,13 +163,13 @@ def test_what_is_wrong_with_a_new_linearisation_is_mended_by_its_own_options(
     with pytest.warns(
         ForecastWarning, match=r"range; relinearise more often \(--relinearise\), give a smaller"
     ):
-        foretold_drift(run)
+        run.drift()
 
 
 def test_no_correct_rollout_of_a_network_is_said(tmp_path: Path, tiny, monkeypatch) -> None:
     run = Run(spec(), tmp_path, model=tiny)
     run.probe()
-    monkeypatch.setattr(Run, "reward_of", lambda self, tokens: 0.0)
+    monkeypatch.setattr(network, "outcome", lambda model, query, tokens: 0.0)
     with pytest.raises(
         ValueError, match=r"after round 4: no correct rollout among 200 of network 0; raise --relin"
     ):

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from experiments.compare.overlay import overlay
-from experiments.forecast.drift import foretold_drift
-from experiments.run.stages import Run
-from experiments.specs.run_spec import ForecastSpec, ModelSpec, ProbeSpec, RunSpec
+from experiments.run.run import Run
+from experiments.specs import ForecastSpec, ModelSpec, ProbeSpec, RunSpec
 from llm_bridge.network.specs import AdapterSpec, FullSpec
 from llm_bridge.queries.query import Query
 from theory.refusal import Refusal
@@ -19,7 +18,7 @@ from theory.rules import preset
 
 def spec(**changes) -> RunSpec:
     fields = {
-        "query": Query(prompt="3+4=", answer="7", verifier="integer"),
+        "queries": Query(prompt="3+4=", answer="7", verifier="integer"),
         "model": ModelSpec(name="tiny-arithmetic"),
         "rule": preset("rloo", eta=0.0005, rollouts=4),
         "adapter": FullSpec(),
@@ -39,7 +38,7 @@ def test_an_overlay_of_one_replica_of_all_parameters(tmp_path: Path) -> None:
     meta = json.loads((tmp_path / "probe.json").read_text())["meta"]
     assert meta["sketch"] == 4096 and meta["sketch_error"] == pytest.approx((2 / 4096) ** 0.5)
     assert RunSpec.read(tmp_path / "spec.toml") == run.spec
-    looks = foretold_drift(run)
+    looks = run.drift()
     assert looks is not None and [look["rounds"] for look in looks] == [2, 4]
     assert abs(looks[0]["drift_of_rise"]) < 0.1  # the network is where the sketched kernel says
 

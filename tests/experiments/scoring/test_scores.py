@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from experiments.compare.overlay import pooled
+from experiments.compare.numbers import pooled
 from experiments.scoring import scores
 from experiments.scoring.scores import Interval, pooled_z, window_z
 from theory.refusal import Refusal

@@ -17,7 +17,7 @@ from experiments.cli.app import app
 from experiments.screening.report import line_of
 from experiments.screening.screen import Screening
 from experiments.screening.spec import ScreenSpec, digest_of
-from experiments.specs.run_spec import ModelSpec
+from experiments.specs import ModelSpec
 from llm_bridge.models.language_model import LanguageModel, load_model
 from llm_bridge.network.specs import AdapterSpec
 from llm_bridge.network.split import SplitModel

@@ -10,6 +10,7 @@ from experiments.studies import approximations
 from experiments.studies.approximations import MAX_TOKENS, QUERY, late_errors, odd
 from llm_bridge.models.language_model import load_model
 from llm_bridge.network.specs import AdapterSpec
+from llm_bridge.rollouts.asked import Question
 
 
 def test_resolving_wrong_paths_takes_most_of_the_late_error_away(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,7 +24,8 @@ def test_resolving_wrong_paths_takes_most_of_the_late_error_away(monkeypatch: py
 
     with jax.enable_x64(True):
         whole = enumerate_model(model, QUERY, reward, MAX_TOKENS, AdapterSpec(rank=2, blocks=1))
-        rows = late_errors(whole, whole.probe(), reward, model.end_tokens)
+        question = Question(whole.prompt.tokens, reward, model.end_tokens)
+        rows = late_errors(whole, whole.probe(), question)
     correct, everything = (rows[f"20, paths resolved: {keep}"][1] for keep in ("correct", "all"))
     assert correct > 0.004
     assert abs(everything) < correct / 2

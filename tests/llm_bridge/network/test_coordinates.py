@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from llm_bridge.probe.measure import measure, trained
+from llm_bridge.probe.measure import trained
 from llm_bridge.probe.scores import atom_scores
 from llm_bridge.probe.sketch import Coordinates
+from tests.llm_bridge.conftest import probed
 from theory.refusal import Refusal
 
 
@@ -25,13 +26,8 @@ def test_sampled_coordinates_are_those_of_the_whole_vector() -> None:
 
 
 @pytest.mark.parametrize("sketch", [None, 64])
-def test_a_probe_keeps_the_scores_of_the_sample(split, tiny, prompt, sketch) -> None:
-    options = {"end_tokens": tiny.end_tokens, "vocabulary": 14, "rollouts": 400, "max_tokens": 3}
-    paid = lambda t: float(tiny.decode(list(t)) == "7")  # noqa: E731
-    plain, kept = (
-        measure(split, prompt.tokens, paid, sketch=sketch, coordinates=count, **options)
-        for count in (None, 50)
-    )
+def test_a_probe_keeps_the_scores_of_the_sample(split, question, prompt, sketch) -> None:
+    plain, kept = (probed(split, question, sketch=sketch, coordinates=count) for count in (None, 50))
     np.testing.assert_allclose(kept.gram, plain.gram, rtol=1e-12)
     assert plain.scores is None and kept.scores is not None
     scores = atom_scores(split, prompt, split.adapters.fresh(1), kept.layout.atoms)

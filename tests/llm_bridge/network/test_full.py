@@ -10,8 +10,10 @@ import torch
 from llm_bridge.network.plain import FullModel, PlainModel, open_model
 from llm_bridge.network.specs import FullSpec
 from llm_bridge.network.split import SplitModel
-from llm_bridge.probe.measure import draw_rollouts, measure
+from llm_bridge.probe.measure import measure
 from llm_bridge.probe.scores import atom_scores, displaced
+from llm_bridge.probe.spec import ProbeSpec
+from llm_bridge.probe.survey import draw_rollouts
 from llm_bridge.rollouts.asked import Question
 from llm_bridge.rollouts.rollouts import Prompt, read_prompt
 from llm_bridge.train import Trainer
@@ -132,7 +134,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(whole, tiny) -> None:
 
 def test_displaced_parameters_are_the_base_plus_the_sum_of_the_scores(whole, asked) -> None:
     shares = torch.tensor([[0.1, -0.2, 0.3]], dtype=torch.float64)
-    moved = displaced(whole, asked, ATOMS, shares.numpy())
+    moved = displaced(whole, [(asked, ATOMS, shares.numpy())])
     base = whole.adapters.fresh(1)
     change = torch.cat([
         (moved[name][0] - base[name][0]).reshape(1, -1) for name in base
@@ -152,4 +154,6 @@ def test_too_many_parameters_for_whole_scores_are_refused_before_a_rollout(
     monkeypatch.setattr("llm_bridge.probe.measure.LARGEST", 1000)
     monkeypatch.setattr("llm_bridge.probe.measure.survey", None)
     with pytest.raises(Refusal, match=r"parameters are trained.*give a sketch"):
-        measure(whole, asked.tokens, lambda t: 1.0, end_tokens=tiny.end_tokens, vocabulary=14)
+        measure(
+            whole, [Question(asked.tokens, lambda t: 1.0, tiny.end_tokens)], ProbeSpec(), max_tokens=3, seed=0
+        )

@@ -29,6 +29,7 @@ from llm_bridge.network.plain import PlainModel, blocks_of, generate, open_model
 from llm_bridge.network.specs import AdapterSpec
 from llm_bridge.network.split import SplitModel
 from llm_bridge.probe.measure import measure
+from llm_bridge.probe.spec import ProbeSpec
 from llm_bridge.queries.query import Query
 from llm_bridge.rewards.verifiers import verify
 from llm_bridge.rollouts.asked import Question
@@ -229,7 +230,9 @@ def test_trainer_and_probe_run_on_the_plain_path() -> None:
     moved = [any(bool((up[s] != 0).any()) for _, up in run.factors.values()) for s in range(6)]
     assert moved == [reward > 0 for reward in turn.rewards] and 0 < sum(moved) < 6
     run.step()
-    probe = measure(plain, tokens, paid, end_tokens=END, vocabulary=40, rollouts=200, max_tokens=2, cut=2)
+    question = Question(tokens, paid, tuple(END))
+    spec = ProbeSpec(rollouts=200, cut=2)
+    (probe,) = measure(plain, [question], spec, max_tokens=2, seed=0, keep="correct").probes
     with torch.no_grad():
         exact = float(plain.head.body(input_ids=tokens).logits[0, -1].softmax(-1)[1::2].sum())
     assert abs(probe.p0 - exact) < 0.15

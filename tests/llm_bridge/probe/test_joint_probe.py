@@ -10,16 +10,20 @@ import torch
 
 from bandit_sim import forest
 from bandit_sim.engines import tree_kernel
-from llm_bridge.probe.jointly import measure_jointly
-from llm_bridge.probe.measure import NoCorrectRollout, measure
+from llm_bridge.models.language_model import load_model
+from llm_bridge.network.split import SplitModel
+from llm_bridge.probe.measure import measure
 from llm_bridge.probe.scores import atom_scores, gram
+from llm_bridge.probe.spec import ProbeSpec
+from llm_bridge.probe.survey import NoCorrectRollout
 from llm_bridge.rollouts.asked import Question
 from llm_bridge.rollouts.rollouts import read_prompt
+from tests.llm_bridge.conftest import shaken
 from theory.refusal import Refusal
 from theory.trees.joint_probe import JointProbe
 
 PROMPTS, RIGHT = ("3+4=", "1+1=", "2+6="), ("7", "2", "8")
-WHOLE = {"rollouts": 3000, "max_tokens": 2, "cut": 0.0, "leaf_cut": 0.0}
+WHOLE = ProbeSpec(rollouts=3000, cut=0, leaf_cut=0)
 
 
 @pytest.fixture(scope="module")
@@ -36,21 +40,74 @@ def questions(tiny) -> list[Question]:
 
 @pytest.fixture(scope="module")
 def joint(split, questions) -> JointProbe:
-    return measure_jointly(split, questions, vocabulary=14, **WHOLE)
+    return measure(split, questions, WHOLE, max_tokens=2, seed=0)
 
 
 def test_the_first_query_is_probed_as_it_would_be_alone(split, questions, joint) -> None:
-    q = questions[0]
-    alone = measure(split, q.prompt, q.reward_of, end_tokens=q.end_tokens, vocabulary=14, keep="all", **WHOLE)
+    """Alone its scores are in memory, among others in a file: their products are summed in another order."""
+    whole = measure(split, questions[:1], WHOLE, max_tokens=2, seed=0)
+    (alone,) = whole.probes
+    assert whole.gram is alone.gram and alone.meta.query == 0
     assert alone.responses.tokens == joint.probes[0].responses.tokens
-    # Stored scores are float32.
     scale = np.abs(alone.gram).max()
-    np.testing.assert_allclose(joint.probes[0].gram, alone.gram, atol=1e-5 * scale)
+    np.testing.assert_allclose(joint.probes[0].gram, alone.gram, atol=1e-13 * scale)
+
+
+def test_in_float32_the_file_costs_no_more_than_its_precision(tiny, split, questions) -> None:
+    """Products of 8192 columns are summed in float32 there: 2e-7 of the largest entry were seen."""
+    coarse = SplitModel(load_model("tiny-arithmetic").model, split.adapters.spec)
+    some = ProbeSpec(rollouts=300)
+    joint = measure(coarse, questions[:2], some, max_tokens=2, seed=0)
+    alone = measure(coarse, questions[:1], some, max_tokens=2, seed=0)
+    first = joint.probes[0]
+    assert first.responses.logprobs == alone.probes[0].responses.logprobs
+    np.testing.assert_allclose(first.gram, alone.gram, atol=1e-6 * np.abs(alone.gram).max())
+    assert joint.gram.dtype == alone.gram.dtype == np.float64
+
+
+@pytest.mark.parametrize("sketch", [None, 64])
+def test_several_can_do_what_one_can(split, questions, sketch) -> None:
+    """Another network, draws of its own, sampled coordinates, a sketch: of the first query bit for bit what it has
+    alone but for the order of sums, and of all of them the same coordinates."""
+    spec = ProbeSpec(rollouts=300, coordinates=40, sketch=sketch)
+    options = {"max_tokens": 2, "seed": 1, "factors": shaken(split, 1), "stream": 2**63 + 5}
+    joint, alone = (measure(split, asked, spec, **options) for asked in (questions, questions[:1]))
+    first, one = joint.probes[0], alone.probes[0]
+    assert first.responses.logprobs == one.responses.logprobs
+    np.testing.assert_array_equal(first.responses.counts, one.responses.counts)
+    np.testing.assert_array_equal(first.scores, one.scores)
+    np.testing.assert_allclose(first.gram, one.gram, atol=1e-13 * np.abs(one.gram).max())
+    assert [probe.meta.query for probe in joint.probes] == [0, 1, 2]
+    for probe, question in zip(joint.probes, questions, strict=True):
+        prompt = read_prompt(split, question.prompt)
+        scores = atom_scores(split, prompt, options["factors"], probe.layout.atoms).numpy()
+        assert probe.scores is not None and probe.share == one.share
+        assert all((scores == column[:, None]).all(axis=0).any() for column in probe.scores.T)
+        assert probe.meta.sketch == sketch and probe.meta.seconds == first.meta.seconds > 0
+
+
+def test_every_query_tells_how_far_it_is(split, questions) -> None:
+    told: list[tuple[str, int, int]] = []
+    for asked in (questions[:1], questions):
+        told.clear()
+        measure(
+            split, asked, ProbeSpec(rollouts=300), max_tokens=2, seed=0,
+            progress=lambda *x: told.append(x),
+        )  # fmt: skip
+        assert [x for x in told if x[0] == "rollouts"] == [
+            ("rollouts", 256, 300),
+            ("rollouts", 300, 300),
+        ] * len(asked)
+        whole = [x for x in told if x[0] == "scores" and x[1] == x[2]]
+        assert len(whole) == len(asked)
+        assert [x for x in told if x[0] == "probe"] == (
+            [] if len(asked) == 1 else [("probe", q, 3) for q in (1, 2, 3)]
+        )
 
 
 def test_a_query_that_is_known_early_is_sampled_less(split, questions) -> None:
     """Each stops by itself, after whole batches of 256."""
-    made = measure_jointly(split, questions, vocabulary=14, rollouts=768, max_tokens=2, precision=0.2)
+    made = measure(split, questions, ProbeSpec(rollouts=768, precision=0.2), max_tokens=2, seed=0)
     asked = [probe.responses.rollouts for probe in made.probes]
     for q, probe in enumerate(made.probes):
         low, high = probe.p0_interval()
@@ -63,7 +120,7 @@ def test_blocks_between_queries_are_products_of_their_scores(split, questions, j
         atom_scores(split, read_prompt(split, q.prompt), split.adapters.fresh(1), probe.layout.atoms)
         for q, probe in zip(questions, joint.probes, strict=True)
     ])  # fmt: skip
-    np.testing.assert_allclose(joint.gram, gram(scores).numpy(), atol=1e-5 * float(gram(scores).max()))
+    np.testing.assert_allclose(joint.gram, gram(scores).numpy(), atol=1e-13 * float(gram(scores).max()))
     trees, kernel = joint.trees()
     np.testing.assert_allclose(kernel, kernel.T, atol=1e-12)
     first = len(trees[0].node)
@@ -119,5 +176,5 @@ def test_what_cannot_be_joined_is_refused(split, tiny, questions, joint) -> None
     with pytest.raises(Refusal, match=r"kernel has shape .*, the trees have"):
         forest(trees[:1], kernel, training=1)
     hopeless = Question(questions[0].prompt, lambda t: 0.0, tiny.end_tokens)
-    with pytest.raises(NoCorrectRollout, match="query 1 of 1: no correct rollout among 20"):
-        measure_jointly(split, [hopeless], vocabulary=14, rollouts=20, max_tokens=2)
+    with pytest.raises(NoCorrectRollout, match="query 2 of 2: no correct rollout among 90"):
+        measure(split, [questions[0], hopeless], ProbeSpec(rollouts=90), max_tokens=2, seed=0)

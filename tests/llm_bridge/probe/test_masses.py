@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from llm_bridge.network.split import SplitModel
+from llm_bridge.probe.enumerate import enumerate_responses
 from llm_bridge.probe.masses import CHUNK, masses
-from llm_bridge.probe.measure import enumerate_responses
 from llm_bridge.rollouts.rollouts import Prompt
 from tests.llm_bridge.conftest import shaken
 from theory.trees.prefix_tree import Responses
@@ -18,7 +18,6 @@ from theory.trees.prefix_tree import Responses
 def every(split: SplitModel, tiny, prompt: Prompt) -> Responses:
     return enumerate_responses(
         split, prompt, lambda response: 0.0, max_tokens=2, end_tokens=tiny.end_tokens,
-        vocabulary=tiny.model.config.vocab_size,
     )  # fmt: skip
 
 

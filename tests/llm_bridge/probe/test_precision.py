@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from experiments.specs.run_spec import ProbeSpec
-from llm_bridge.probe.measure import BATCH, known_to, measure
+from llm_bridge.probe.spec import BATCH, ProbeSpec
+from llm_bridge.probe.survey import known_to
+from tests.llm_bridge.conftest import probed
 from theory.refusal import Refusal
 from theory.trees.prefix_tree import PrefixTree, Responses
 from theory.trees.probe import Probe
@@ -55,22 +56,16 @@ def test_a_narrower_interval_needs_more_rollouts() -> None:
     assert not known_to(0.9, seen(mass, np.array([0] * 50 + [BATCH]))), "no success, no precision"
 
 
-def test_the_probe_stops_and_is_that_of_so_many_rollouts(split, tiny, prompt) -> None:
-    def probe(rollouts: int, precision: float | None = None) -> Probe:
-        return measure(
-            split, prompt.tokens, lambda t: float(tiny.decode(list(t)) == "7"), end_tokens=tiny.end_tokens,
-            vocabulary=14, max_tokens=3, rollouts=rollouts, batch=64, precision=precision,
-        )  # fmt: skip
-
-    early = probe(2048, 0.3)
-    drawn = early.meta["rollouts"]
-    assert drawn == early.responses.rollouts and 64 <= drawn < 2048 and drawn % 64 == 0
-    fixed = probe(drawn)
+def test_the_probe_stops_and_is_that_of_so_many_rollouts(split, question) -> None:
+    early = probed(split, question, rollouts=4096, precision=0.01)
+    drawn = early.meta.rollouts
+    assert drawn == early.responses.rollouts and BATCH < drawn < 4096 and drawn % BATCH == 0
+    fixed = probed(split, question, rollouts=drawn)
     assert fixed.responses.tokens == early.responses.tokens and fixed.p0 == early.p0
     np.testing.assert_array_equal(fixed.gram, early.gram)
     low, high = early.p0_interval()
-    assert (high - low) / 2 <= 0.3 * early.p0
-    assert probe(128, 1e-9).responses.rollouts == 128
+    assert (high - low) / 2 <= 0.01 * early.p0
+    assert probed(split, question, rollouts=300, precision=1e-9).responses.rollouts == 300
 
 
 def test_precision_in_the_spec() -> None:

@@ -7,24 +7,15 @@ import pytest
 import torch
 
 from llm_bridge.probe.masses import masses
-from llm_bridge.probe.measure import NoCorrectRollout, collect, draw_rollouts, measure
 from llm_bridge.probe.scores import atom_scores, displaced, gram
-from llm_bridge.rollouts.rollouts import score
+from llm_bridge.probe.survey import NoCorrectRollout, collect, draw_rollouts
+from llm_bridge.rollouts.rollouts import read_prompt, score
+from tests.llm_bridge.conftest import probed
 from theory.trees.prefix_tree import Atom
 
 
-def options(tiny, **changes):
-    return {
-        "end_tokens": tiny.end_tokens,
-        "vocabulary": 14,
-        "rollouts": 400,
-        "max_tokens": 3,
-        **changes,
-    }
-
-
-def test_probe_holds_the_exact_masses(split, tiny, prompt) -> None:
-    probe = measure(split, prompt.tokens, lambda t: float(tiny.decode(list(t)) == "7"), **options(tiny))
+def test_probe_holds_the_exact_masses(split, question, prompt) -> None:
+    probe = probed(split, question, keep="correct")
     for tokens, mass in zip(probe.responses.tokens, probe.responses.mass, strict=True):
         with torch.no_grad():
             hidden, _ = split.trunk.run(torch.tensor([tokens]), past=prompt.past)
@@ -37,14 +28,9 @@ def test_probe_holds_the_exact_masses(split, tiny, prompt) -> None:
     assert probe.tree().success() == pytest.approx(probe.p0, rel=1e-9)
 
 
-def test_edges_scores_are_centred(split, tiny, prompt) -> None:
+def test_edges_scores_are_centred(split, question, prompt) -> None:
     """sum_e pi(e) g(e) = 0 at every node, the rest edge included: its score is that of the set, exactly."""
-    probe = measure(
-        split,
-        prompt.tokens,
-        lambda t: float(tiny.decode(list(t)) == "7"),
-        **options(tiny, keep="all", cut=10.0),
-    )
+    probe = probed(split, question, cut=10.0)
     edges = probe.layout.edges
     assert any(e.kind == "rest" for e in edges)
     scores = atom_scores(split, prompt, split.adapters.fresh(1), probe.layout.atoms).numpy()
@@ -96,19 +82,20 @@ def test_prefix_sharing_changes_no_number(split, tiny, prompt) -> None:
     np.testing.assert_allclose(a.mass, b.mass, rtol=1e-9)
 
 
-def test_no_correct_rollout_says_how_small_p0_is_and_what_to_do(split, tiny, prompt) -> None:
-    with pytest.raises(NoCorrectRollout, match=r"0\.0075.*--probe-rollouts.*easier query") as caught:
-        measure(split, prompt.tokens, lambda t: 0.0, **options(tiny))
+def test_no_correct_rollout_says_how_small_p0_is_and_what_to_do(split, question) -> None:
+    with pytest.raises(
+        NoCorrectRollout, match=r"^no correct.*0\.0075.*--probe-rollouts.*easier query"
+    ) as caught:
+        probed(split, question._replace(reward_of=lambda t: 0.0))
     # 0.05^(1/400) = exp(-2.9957/400): the largest p0 under which 400 misses are a 5% event.
     assert caught.value.upper == pytest.approx(0.00746, abs=1e-5)
 
 
-def test_a_network_is_probed_where_it_is(split, tiny, prompt) -> None:
+def test_a_network_is_probed_where_it_is(split, question, prompt) -> None:
     """Its masses, its scores, and draws of its own stream; and moved on from there, it moves along these scores."""
     factors = {name: (down, torch.full_like(up, 0.5)) for name, (down, up) in split.adapters.fresh(1).items()}
-    paid = lambda t: float(tiny.decode(list(t)) == "7")  # noqa: E731
     own, other, base = (
-        measure(split, prompt.tokens, paid, **(options(tiny) | more))
+        probed(split, question, keep="correct", **more)
         for more in ({"factors": factors}, {"factors": factors, "stream": 2**63 + 2**62}, {})
     )
     np.testing.assert_allclose(
@@ -122,7 +109,28 @@ def test_a_network_is_probed_where_it_is(split, tiny, prompt) -> None:
     scores = atom_scores(split, prompt, factors, atoms)
     np.testing.assert_allclose(own.gram, gram(scores).numpy(), rtol=1e-9)
     shares = np.random.default_rng(0).normal(size=(2, len(atoms)))
-    moved = displaced(split, prompt, atoms, shares, base=factors)
+    moved = displaced(split, [(prompt, atoms, shares)], base=factors)
     gone = [torch.cat([up.reshape(len(up), -1) for _, up in f.values()], dim=1) for f in (moved, factors)]
     torch.testing.assert_close(gone[0] - gone[1], torch.from_numpy(shares) @ scores, rtol=1e-9, atol=1e-12)
     assert not any(x.requires_grad for pair in (*moved.values(), *factors.values()) for x in pair)
+
+
+def test_moved_along_two_queries_it_is_moved_along_the_sum(split, tiny, question, prompt) -> None:
+    """All scores are taken at the same base, whatever the order; each atom is told of once."""
+    other = read_prompt(split, tiny.encode_prompt("1+1="))
+    factors = {name: (down, torch.full_like(up, 0.5)) for name, (down, up) in split.adapters.fresh(1).items()}
+    asked = [
+        (prompt, [Atom((7, 12), 0), Atom((1,), 0)]),
+        (other, [Atom((2, 12), 1), Atom((), 0, (2, 3)), Atom((4,), 0)]),
+    ]
+    rng = np.random.default_rng(0)
+    paths = [(p, atoms, rng.normal(size=(3, len(atoms)))) for p, atoms in asked]
+    told: list[tuple[int, int]] = []
+    moved = displaced(split, paths, base=factors, chunk=2, progress=lambda *x: told.append(x))
+    gone = [torch.cat([up.reshape(len(up), -1) for _, up in f.values()], dim=1) for f in (moved, factors)]
+    want = sum(torch.from_numpy(c) @ atom_scores(split, p, factors, atoms) for p, atoms, c in paths)
+    torch.testing.assert_close(gone[0] - gone[1], want, rtol=1e-9, atol=1e-12)
+    again = displaced(split, paths[::-1], base=factors)
+    for pair, back in zip(moved.values(), again.values(), strict=True):
+        torch.testing.assert_close(pair[1], back[1], rtol=1e-9, atol=1e-12)
+    assert told == [(2, 5), (4, 5), (5, 5)]

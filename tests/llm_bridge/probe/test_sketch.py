@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy import stats
 
-from llm_bridge.probe.measure import measure
 from llm_bridge.probe.sketch import Sketch
+from tests.llm_bridge.conftest import probed
 from theory.refusal import Refusal
 
 SEEDS = 2000
@@ -64,15 +64,11 @@ def test_one_coordinate_meets_every_other_with_the_stated_chance() -> None:
     assert all(float(s[0] @ s[1]) == 0 for s in (Sketch(8, seed)([x]) for seed in range(50)))
 
 
-def test_sketched_probe_is_the_exact_one_within_its_stated_error(split, tiny, prompt) -> None:
+def test_sketched_probe_is_the_exact_one_within_its_stated_error(split, question) -> None:
     """Every entry within 6 standard deviations: sums of many signs are near normal, 2e-9 each, 1e-5 in all."""
-    options = {"end_tokens": tiny.end_tokens, "vocabulary": 14, "rollouts": 400, "max_tokens": 3}
-    exact, rough = (
-        measure(split, prompt.tokens, lambda t: float(tiny.decode(list(t)) == "7"), sketch=d, **options)
-        for d in (None, 256)
-    )
-    assert rough.meta["sketch"] == 256 and rough.meta["sketch_error"] == pytest.approx((2 / 256) ** 0.5)
-    assert "sketch" not in exact.meta
+    exact, rough = (probed(split, question, sketch=d) for d in (None, 256))
+    assert rough.meta.sketch == 256 and rough.meta.sketch_error == pytest.approx((2 / 256) ** 0.5)
+    assert exact.meta.sketch is None and "sketch" not in exact.meta.to_json()
     norms = np.diag(exact.gram)
     deviation = np.sqrt((np.outer(norms, norms) + exact.gram**2) / 256)
     error = rough.gram - exact.gram
@@ -81,9 +77,8 @@ def test_sketched_probe_is_the_exact_one_within_its_stated_error(split, tiny, pr
     np.testing.assert_array_equal(rough.responses.mass, exact.responses.mass)
 
 
-def test_sketch_that_saves_nothing_is_refused(split, tiny, prompt) -> None:
-    options = {"end_tokens": tiny.end_tokens, "vocabulary": 14, "rollouts": 400, "max_tokens": 3}
+def test_sketch_that_saves_nothing_is_refused(split, question) -> None:
     with pytest.raises(Refusal, match=r"sketch = 1000000, but only .* parameters are trained; give fewer"):
-        measure(split, prompt.tokens, lambda t: 1.0, sketch=10**6, **options)
+        probed(split, question, sketch=10**6)
     with pytest.raises(Refusal, match="sketch = 0; give at least 1"):
-        measure(split, prompt.tokens, lambda t: 1.0, sketch=0, **options)
+        Sketch(0, 0)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from llm_bridge.models.language_model import load_model
 from llm_bridge.network.specs import AdapterSpec
 from llm_bridge.network.split import SplitModel
-from llm_bridge.probe.measure import draw_rollouts
+from llm_bridge.probe.survey import draw_rollouts
 from llm_bridge.queries.builtin import BUILTIN, DEFAULT
 from llm_bridge.queries.procedural import reasoning_gym_queries
 from llm_bridge.queries.query import Query

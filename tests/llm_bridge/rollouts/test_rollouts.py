@@ -15,7 +15,7 @@ from llm_bridge.models.language_model import LanguageModel
 from llm_bridge.network.adapters import Factors
 from llm_bridge.network.specs import AdapterSpec
 from llm_bridge.network.split import SplitModel
-from llm_bridge.probe.measure import PROBE_STREAM, SCREEN_STREAM
+from llm_bridge.probe.survey import PROBE_STREAM, SCREEN_STREAM
 from llm_bridge.rollouts.rollouts import Prompt, draw, open_prompt, read_prompt, sample, score, uniforms
 from tests.llm_bridge.conftest import shaken
 from theory.refusal import Refusal

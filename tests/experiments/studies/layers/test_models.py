@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments.compare.exact import enumerate_model
-from experiments.run.stages import question_of
+from experiments.forecast.network import question_of
 from experiments.studies.layers import run as runner
 from experiments.studies.layers.configuration import Configuration
 from experiments.studies.layers.ladder import read_ladder
@@ -58,7 +58,7 @@ def test_helpers_count_as_rollouts_and_the_verifier_is_handed_on():
             MADE["advantage/extra-rollouts"], "quick"
         )
     )
-    assert SMALL.spec(MADE["reward/noisy"], "full").verifier == MADE["reward/noisy"].verifier
+    assert SMALL.spec(MADE["reward/noisy"], "full").pay == MADE["reward/noisy"].pay
 
 
 def test_several_queries_keep_the_share_of_a_batch_and_the_budget_of_a_round():
@@ -85,12 +85,12 @@ def test_predicted_probed_once_and_run(tmp_path, monkeypatch):
     todo = [c for c in runner.cells(LADDER, {"tiny": SMALL}, "quick", tmp_path) if c.variant.key in wanted]
     runner.run(todo[:1], {"tiny": SMALL})
     monkeypatch.setattr(
-        "experiments.run.contexts.measure_jointly", None
+        "experiments.forecast.network.measure", None
     )  # the variants of one query share its probe
     runner.run(todo, {"tiny": SMALL})
     lowest, compared, adam = todo
     assert lowest.result is not None and compared.result is not None and adam.prediction is not None
-    assert "Adam" in str(adam.prediction.reason) and adam.prediction.success is None
+    assert "optimiser adam" in str(adam.prediction.reason) and adam.prediction.success is None
     assert lowest.prediction is not None and lowest.prediction.made < lowest.result.started
     # Seeds are paired: in the first round all variants draw the same responses.
     np.testing.assert_array_equal(lowest.result.success[:, 0], compared.result.success[:, 0])

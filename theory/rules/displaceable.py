@@ -1,18 +1,23 @@
-"""Which rules can be simulated on from the middle of a run, as a forecast that is relinearised does."""
+"""Which rules move parameters along a sum of scores, and which can be simulated on from the middle of a run."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from bandit_sim.displacement import carried
 from theory.rules.rule import Rule
 from theory.rules.schedule import ConstantRate
 
 
-def refusal(rule: Rule) -> str:
+def displaceable(rule: Rule) -> bool:
+    """Whether a run under the rule ends at  theta_0 + sum_e alpha_e g(e)  for some alpha: a sum of scores."""
+    plain = rule.entropy.kind == "none" and rule.kl.refresh is None and rule.epochs == 1
+    return plain and rule.optimiser.linear
+
+
+def cannot_go_on(rule: Rule) -> str:
     """Why a rule cannot be simulated on from the middle of a run, and what to do; empty where it can."""
     optimiser = rule.optimiser
-    if not carried(rule):
+    if not displaceable(rule):
         return (
             f"optimiser {optimiser.kind}, entropy {rule.entropy.kind}, kl refresh {rule.kl.refresh}, epochs "
             f"{rule.epochs}: no sum of scores; give sgd without clip, bonus, moving reference and further epochs"
