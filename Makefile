@@ -58,7 +58,8 @@ table: .venv/.runtime ## overlay twelve queries (half an hour on 2 cores): runs/
 	$(BIN)/onearm overlay --queries experiments/queries/arithmetic.jsonl --rounds 40 --eta 0.2 --out runs/table $(ARGS)
 
 contexts: .venv/.runtime ## eight of these queries trained on together, four held out: runs/contexts/
-	$(BIN)/onearm contexts --queries experiments/queries/arithmetic.jsonl --held-out 4 --batch 4 --eta 0.4 --out runs/contexts $(ARGS)
+	$(BIN)/onearm overlay --queries experiments/queries/arithmetic.jsonl --together --held-out 4 --batch 4 --eta 0.4 \
+	  --rounds 40 --replicas 16 --probe-rollouts 512 --out runs/contexts $(ARGS)
 
 tiny: .venv/.runtime ## what each approximation costs, on the model that can be enumerated: runs/approximations/
 	$(BIN)/onearm study approximations

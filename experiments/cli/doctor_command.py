@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import json
 
-from experiments.cli.console import Json, errors, reporting
+from rich.text import Text
+
+from experiments.cli.command import Command, Given
+from experiments.cli.console import errors
 
 
-def doctor(as_json: Json = False) -> None:
+def doctor(given: Given) -> None:
     """Say what this machine has, what is missing, and how to get it."""
-    with reporting(as_json):
-        from experiments.cli.doctor import examine
+    from experiments.cli.doctor import examine
 
-        checks = examine()
-        if as_json:
-            print(
-                json.dumps(
-                    {"ok": all(c.ok for c in checks if c.needed), "checks": [c._asdict() for c in checks]}
-                )
-            )
-            return
-        for check in checks:
-            lacking = "[red]missing [/]" if check.needed else "optional"
-            mark = "[green]ok[/]      " if check.ok else lacking
-            errors.print(f"{mark} {check.name:<22} {check.found}", highlight=False, soft_wrap=True)
-            if not check.ok:
-                errors.print(f"        {check.fix}", markup=False, highlight=False, soft_wrap=True)
+    checks = examine()
+    if given.as_json:
+        ok = all(check.ok for check in checks if check.needed)
+        print(json.dumps({"ok": ok, "checks": [check._asdict() for check in checks]}))
+        return
+    for check in checks:
+        mark, style = (
+            ("ok", "green") if check.ok else ("missing", "red") if check.needed else ("optional", "")
+        )
+        line = Text.assemble((f"{mark:<8}", style), f" {check.name:<22} {check.found}")
+        errors.print(line, soft_wrap=True)
+        if not check.ok:
+            errors.print(f"        {check.fix}", soft_wrap=True)
+
+
+COMMAND = Command("doctor", doctor, panel="This machine")

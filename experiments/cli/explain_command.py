@@ -3,49 +3,55 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-from rich.console import Console
-
-from experiments.cli.console import Json, bars, reporting, show
-from theory.extras import require
+from experiments.cli.command import Command, Given, Option
+from experiments.cli.console import output, show
+from experiments.cli.options import RUN
+from experiments.cli.progress import progress
 from theory.refusal import Refusal
 
+OPTIONS = (
+    Option(
+        "folders", list[Path], "Folders of finished runs of onearm overlay.", ..., positional=True
+    ),
+    Option("rollouts", int, "Number of fresh rollouts per replica at each look.", 64, panel=RUN),
+    Option("replicas", int | None, "Number of replicas to look at, from the first on.", panel=RUN, shown="all"),
+    Option(
+        "at", list[int] | None, "Round after which to look. May be repeated.", panel=RUN,
+        shown="half of them, and the last",
+    ),
+)  # fmt: skip
 
-def explain(
-    folders: Annotated[list[Path], typer.Argument(help="Folders of finished overlays.")],
-    rollouts: Annotated[int, typer.Option(help="Fresh rollouts per replica and look.")] = 64,
-    replicas: Annotated[int | None, typer.Option(help="Look at the first so many replicas only.")] = None,
-    at: Annotated[
-        list[int] | None,
-        typer.Option(help="Updates after which to look; default half and last. May be repeated."),
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Say why forecast and run differ: drift of the network, truncation of the probe, or chance.
 
-    Trains the network, its linearisation and the tree kernel on the run's own draws; minutes per folder.
+def explain(given: Given) -> None:
+    """Say why forecast and run differ: drift, truncation, or chance.
+
+    Drift: the network changes as it is trained, and no longer moves as the base model would. Truncation: what the probe
+    leaves out, and its noise. Chance: the draws of this run. The network, its linearisation and the forecast's tree are
+    trained again on the run's own draws, which takes minutes for each folder.
 
     Example: onearm explain runs/overlay --replicas 12
     """
-    with reporting(as_json):
-        require("llm")
-        from experiments.compare.explain import explain as find
-        from experiments.compare.explain import report
-        from experiments.compare.numbers import pooled
-        from experiments.folder.compile_cache import keep_compiled
-        from experiments.run.run import Run
-        from experiments.specs import RunSpec
+    from experiments.compare.explain import explain as find
+    from experiments.compare.explain import report
+    from experiments.compare.numbers import pooled
+    from experiments.folder.compile_cache import keep_compiled
+    from experiments.run.run import Run
+    from experiments.specs import RunSpec
 
-        keep_compiled()
-        results: list[dict[str, Any]] = []
-        for folder in folders:
-            if not (folder / "spec.toml").exists():
-                raise Refusal(f"{folder} is no run folder; make one with: onearm overlay --out {folder}")
-            with bars(as_json) as progress:
-                run = Run(RunSpec.read(folder / "spec.toml"), folder, progress)
-                results.append(find(run, at=at or None, rollouts=rollouts, replicas=replicas))
-            if not as_json:
-                Console(width=max(100, Console().width)).print(report(results[-1:]))
-        show("pooled", {"runs": results, **pooled(results)} if as_json else pooled(results), as_json)
+    keep_compiled()
+    results: list[dict[str, Any]] = []
+    for folder in given.folders:
+        if not (folder / "spec.toml").exists():
+            raise Refusal(f"{folder} is no run folder; make one with: onearm overlay --out {folder}")
+        with progress(given.as_json, f"explain: {folder}") as told:
+            run = Run(RunSpec.read(folder / "spec.toml"), folder, told)
+            found = find(run, at=given.at or None, rollouts=given.rollouts, replicas=given.replicas)
+        results.append(found)
+        if not given.as_json:
+            output(100).print(report([found]))
+    show("pooled", {"runs": results, **pooled(results)} if given.as_json else pooled(results), given.as_json)
+
+
+COMMAND = Command("explain", explain, OPTIONS, panel="Language models", needs="llm")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
+from rich.markup import escape
+from rich.table import Table
 from typer.core import TyperGroup
 
-from experiments.cli.console import Json, reporting, show
+from experiments.cli.command import Command, Given, Option
+from experiments.cli.console import output, show
+from experiments.cli.options import OUTPUT
 from theory.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -17,6 +20,16 @@ if TYPE_CHECKING:
 
 ROWS = 12
 """Points of a curve that are printed; --json gives all."""
+COLUMNS = ("law", "source", "predicts", "check", "measured agreement", "status")
+PARAMETERS, TRIAL = "Parameters of the law", "Simulation"
+COMMON = (
+    Option(
+        "simulate", bool, "Simulate what the law describes, and measure how well the two agree.", False, panel=TRIAL,
+        flag="--simulate",
+    ),
+    Option("seeds", int | None, "Number of seeds of --simulate.", panel=TRIAL, shown="those of make agreement"),
+    Option("out", Path | None, "Folder for the picture and the numbers.", panel=OUTPUT),
+)  # fmt: skip
 
 
 class Laws(TyperGroup):
@@ -30,109 +43,82 @@ class Laws(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         from theory.laws import LAWS
 
-        return _command(LAWS[cmd_name]) if cmd_name in LAWS else None
+        if cmd_name not in LAWS:
+            return None
+        single = typer.Typer(add_completion=False)
+        _command(LAWS[cmd_name]).add_to(single)
+        return typer.main.get_command(single)
 
 
 app = typer.Typer(
     cls=Laws,
+    name="law",
     no_args_is_help=True,
-    help="Print or draw a law of the dynamics: onearm law birth-chain --p0 0.05",
+    help="Print or draw what theory predicts: onearm law birth-chain --p0 0.05",
 )
 
 
-@app.callback(invoke_without_command=True)
-def table(
-    as_list: Annotated[
-        bool,
-        typer.Option("--list", help="The table: law, source, prediction, check, measured agreement, status."),
-    ] = False,
-    as_json: Json = False,
-) -> None:
-    if not as_list:
+def table(given: Given) -> None:
+    if not given.as_list:
         return
-    from rich.console import Console
-    from rich.table import Table
-
     from experiments.studies.law_agreement import read
     from theory.laws import LAWS
 
     measured = read()
     rows = [
-        {k: getattr(row, k) for k in ("name", "source", "predicts", "check")}
+        {name: getattr(row, name) for name in ("name", "source", "predicts", "check")}
         | {"agreement": measured.get(row.name, {}).get("agreement", "not measured"), "status": row.status}
         for row in LAWS.values()
     ]
-    if as_json:
-        show("laws", {"laws": rows}, as_json)
+    if given.as_json:
+        show("laws", {"laws": rows}, given.as_json)
         raise typer.Exit
-    printed = Table(
-        *("law", "source", "predicts", "check", "measured agreement", "status"),
-        show_edge=False,
-        pad_edge=False,
-    )
+    printed = Table(*COLUMNS, show_edge=False, pad_edge=False)
     for row in rows:
         printed.add_row(*row.values())
-    Console().print(printed)
+    output().print(printed)
     raise typer.Exit
 
 
-def _command(row: Law) -> Any:
+LIST = Option(
+    "as_list", bool, "Print the table: law, source, prediction, check, measured agreement, status.", False,
+    flag="--list",
+)  # fmt: skip
+app.callback(invoke_without_command=True)(Command("table", table, (LIST,)).callback())
+
+
+def _command(row: Law) -> Command:
     """A command whose options are the law's parameters."""
 
-    def command(**given: Any) -> None:
-        out, as_json, simulated, seeds = (given.pop(name) for name in ("out", "as_json", "simulate", "seeds"))
-        given = {name: value for name, value in given.items() if value is not None}
-        with reporting(as_json):
-            if seeds is not None and not simulated:
-                raise Refusal(
-                    f"--seeds {seeds} changes nothing without --simulate; add it, or leave --seeds out"
-                )
-            if simulated:
-                _simulate(row, given, seeds, out, as_json)
-                return
-            series = row(**given)
-            if out is not None:
-                _draw(row, series, out)
-            if as_json:
-                numbers = {name: values.tolist() for name, values in series.items()}
-                show(row.name, {"law": row.name, **row.parameters, **given, **numbers}, as_json)
-                return
-            _print(row, series)
+    def act(given: Given) -> None:
+        parameters = given.some(*row.parameters)
+        if given.seeds is not None and not given.simulate:
+            raise Refusal(
+                f"--seeds {given.seeds} changes nothing without --simulate; add it, or leave --seeds out"
+            )
+        if given.simulate:
+            _simulate(row, parameters, given.seeds, given.out, given.as_json)
+            return
+        series = row(**parameters)
+        if given.out is not None:
+            _draw(row, series, given.out)
+        if given.as_json:
+            numbers = {name: values.tolist() for name, values in series.items()}
+            show(row.name, {"law": row.name, **row.parameters, **parameters, **numbers}, given.as_json)
+            return
+        _print(row, series)
 
-    options: dict[str, tuple[Any, Any]] = {
+    options = tuple(
         # None stands for "not given": a simulation has defaults of its own.
-        name: (Annotated[type(default) | None, typer.Option(show_default=str(default))], None)
+        Option(name, type(default) | None, "", shown=str(default), panel=PARAMETERS)
         for name, default in row.parameters.items()
-    }
-    options["simulate"] = (
-        Annotated[bool, typer.Option("--simulate", help="Draw what holds the law to account beside it, and measure "
-                                     "how well they agree.")],
-        False,
-    )  # fmt: skip
-    options["seeds"] = (Annotated[int | None, typer.Option(help="Seeds of --simulate.")], None)
-    options["out"] = (
-        Annotated[Path | None, typer.Option(help="Folder for the picture and the numbers.")],
-        None,
     )
-    options["as_json"] = (Json, False)
-    parameters = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
-        for name, (kind, default) in options.items()
-    ]
-    command.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess]
-    command.__annotations__ = {p.name: p.annotation for p in parameters}
-    single = typer.Typer(add_completion=False)
-    single.command(row.name, help=f"{row.predicts}.\n\nSource: {row.source}. Checked against: {row.check}.")(
-        command
-    )
-    return typer.main.get_command(single)
+    text = f"{row.predicts}.\n\nSource: {row.source}. Checked against: {row.check}."
+    return Command(row.name, act, (*options, *COMMON), escape(text))
 
 
 def _simulate(row: Law, given: dict[str, Any], seeds: int | None, out: Path | None, as_json: bool) -> None:
     """The law beside its trial: printed side by side, and drawn on one picture."""
-    from rich.console import Console
-    from rich.table import Table
-
     from experiments.folder.store import replacing, write_json
     from experiments.studies.law_trials import TRIALS
     from experiments.studies.law_trials.picture import draw_held
@@ -162,24 +148,20 @@ def _simulate(row: Law, given: dict[str, Any], seeds: int | None, out: Path | No
             printed.add_row(
                 name + bound, f"{x[s.at[i]]:.4g}", f"{law:.5g}", f"{s.mean[i]:.5g}", f"{s.error[i]:.2g}"
             )
-    Console().print(printed)
+    output().print(printed)
     fixed = ", ".join(f"{name} {value:.4g}" for name, value in held.parameters.items())
     seeded = f"{held.seeds:,} seeds" if held.trial.seeds else "exact"
-    Console().print(
-        f"with {fixed or 'no parameters'}; {seeded}, {held.points} points: {held}", highlight=False
-    )
+    output().print(f"with {fixed or 'no parameters'}; {seeded}, {held.points} points: {held}")
 
 
 def _print(row: Law, series: dict[str, Any]) -> None:
     import numpy as np
-    from rich.console import Console
-    from rich.table import Table
 
     printed = Table(*series, title=row.predicts, show_edge=False, pad_edge=False)
     length = len(next(iter(series.values())))
     for i in np.unique(np.linspace(0, length - 1, min(length, ROWS)).astype(int)):
         printed.add_row(*(f"{values[i]:.5g}" for values in series.values()))
-    Console().print(printed)
+    output().print(printed)
 
 
 def _draw(row: Law, series: dict[str, Any], out: Path) -> None:

@@ -4,35 +4,34 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import typer
-
-from experiments.cli.console import Json, errors, reporting, show, telling
+from experiments.cli.command import Command, Given, Option, group
+from experiments.cli.console import errors, show, telling
+from experiments.cli.lines import lines
+from experiments.cli.options import OUTPUT, RUN
 from theory.refusal import Refusal
 
 if TYPE_CHECKING:
     from experiments.studies.layers.run import AnyWorld, Cell
 
-app = typer.Typer(
-    no_args_is_help=True,
-    help="Both papers' questions, layer by layer, in the simulator and on language models.",
-    epilog="onearm layers run --quick && onearm layers report --quick",
+QUICK = Option(
+    "quick", bool, "Few variants, seeds and replicas; or all of them, which takes a night.", True, panel=RUN,
+    flag="--quick/--full",
+)  # fmt: skip
+STORE = Option(
+    "out", Path, "Folder of all runs. The same command again goes on where it stopped.", Path("runs/layers"),
+    panel=OUTPUT,
+)  # fmt: skip
+LAYER = Option("layer", int | None, "Number of the only layer to run.", panel=RUN, shown="all")
+WORLD = Option(
+    "world", list[str] | None, "Where to run: simulator, or a model's name in worlds.toml. May be repeated.", panel=RUN,
+    shown="all",
+)  # fmt: skip
+JOBS = Option(
+    "jobs", int, "Number of worlds that run at once, each with its share of the cores.", 2, panel=RUN
 )
-Quick = Annotated[
-    bool,
-    typer.Option(
-        "--quick/--full", help="Few variants, seeds and replicas; or all of them, which takes a night."
-    ),
-]
-Out = Annotated[Path, typer.Option(help="The store. The same call again goes on where it stopped.")]
-Number = Annotated[int | None, typer.Option("--layer", help="Only the layer of this number.")]
-Where = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--world", help="Only this world: simulator, or a model's name in worlds.toml. May be repeated."
-    ),
-]
+TABLES = Option("tables", Path | None, "A Markdown file to write the tables to, too.", panel=OUTPUT)
 
 
 def _all(
@@ -66,59 +65,56 @@ def _run_world(name: str, quick: bool, out: Path, layer: int | None) -> int:
         layers, worlds, _, todo = _all(quick, out, layer, [name])
         asked = read_findings(variants=[v.key for row in layers for v in row.variants])
 
-        def tell(done: int, total: int, cell: Cell, what: str) -> None:
-            errors.print(f"{done + 1}/{total}  {cell.world}  {cell.variant.key}: {what}", highlight=False)
-
         compared = (key for finding in asked for compare in finding.compare for key, _ in compare.keys)
-        run_all(most_wanted_first(todo, list(dict.fromkeys(compared))), worlds, tell)
+        wanted = most_wanted_first(todo, list(dict.fromkeys(compared)))
+        # Worlds run side by side, and bars of theirs would be drawn over one another: lines on a terminal too.
+        with lines(f"{name}: {len(todo)} runs", {name: f"{len(todo)} runs"}) as told:
+
+            def tell(done: int, total: int, cell: Cell, what: str) -> None:
+                errors.print(f"{done + 1}/{total}  {cell.world}  {cell.variant.key}: {what}", soft_wrap=True)
+                told(cell.world, done, total)
+
+            run_all(wanted, worlds, tell)
         return sum(cell.refused is not None for cell in todo)
 
 
-@app.command()
-def run(
-    quick: Quick = True,
-    layer: Number = None,
-    world: Where = None,
-    jobs: Annotated[
-        int, typer.Option(min=1, help="Worlds that run at once, each with its share of the cores.")
-    ] = 2,
-    out: Out = Path("runs/layers"),
-    as_json: Json = False,
-) -> None:
-    """Predict every variant in every world, and only then run it; killed at any point, go on from there."""
-    with reporting(as_json):
-        from experiments.studies.layers.findings import FILE, read_findings
-        from experiments.studies.layers.jobs import side_by_side
-        from experiments.studies.layers.run import expect
+def run(given: Given) -> None:
+    """Predict every variant in every world, and only then run it; killed at any point, it goes on from there."""
+    from experiments.studies.layers.findings import FILE, read_findings
+    from experiments.studies.layers.jobs import side_by_side
+    from experiments.studies.layers.run import expect
 
-        layers, worlds, scale, todo = _all(quick, out, layer, world)
-        read_findings(
-            variants=[v.key for row in layers for v in row.variants]
-        )  # with an error, before it is noted
-        expect(out / scale, FILE)
-        one = partial(_run_world, quick=quick, out=out, layer=layer)
-        skipped = side_by_side(one, list(worlds), jobs)
-        show("layers", {"ran": len(todo) - skipped, "refused": skipped, "out": str(out / scale)}, as_json)
+    if given.jobs < 1:
+        raise Refusal(f"--jobs {given.jobs}: give at least 1")
+    layers, worlds, scale, todo = _all(given.quick, given.out, given.layer, given.world)
+    # With an error, before it is noted.
+    read_findings(variants=[v.key for row in layers for v in row.variants])
+    expect(given.out / scale, FILE)
+    one = partial(_run_world, quick=given.quick, out=given.out, layer=given.layer)
+    skipped = side_by_side(one, list(worlds), given.jobs)
+    ran = {"ran": len(todo) - skipped, "refused": skipped, "out": str(given.out / scale)}
+    show("layers", ran, given.as_json)
 
 
-@app.command()
-def report(
-    quick: Quick = True,
-    out: Out = Path("runs/layers"),
-    tables: Annotated[
-        Path | None, typer.Option(help="Write the tables as Markdown to this file too.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
+def report(given: Given) -> None:
     """Judge the findings by what has run, and write one page with all of it: OUT/SCALE/report.html and report.md."""
-    with reporting(as_json):
-        from experiments.folder.compile_cache import keep_compiled
-        from experiments.studies.layers.report import PAGE, TABLES
-        from experiments.studies.layers.report import report as make
+    from experiments.folder.compile_cache import keep_compiled
+    from experiments.studies.layers.report import PAGE
+    from experiments.studies.layers.report import TABLES as FILE
+    from experiments.studies.layers.report import report as make
 
-        keep_compiled()
-        layers, worlds, scale, todo = _all(quick, out, None, None)
-        verdicts = make(out / scale, layers, worlds, scale, todo)
-        if tables is not None:
-            tables.write_text((out / scale / TABLES).read_text())
-        show("findings", {**verdicts, "page": str(out / scale / PAGE)}, as_json)
+    keep_compiled()
+    layers, worlds, scale, todo = _all(given.quick, given.out, None, None)
+    verdicts = make(given.out / scale, layers, worlds, scale, todo)
+    if given.tables is not None:
+        given.tables.write_text((given.out / scale / FILE).read_text())
+    show("findings", {**verdicts, "page": str(given.out / scale / PAGE)}, given.as_json)
+
+
+app = group(
+    "layers",
+    "Both papers' questions, layer by layer, in the simulator and on language models.",
+    Command("run", run, (QUICK, LAYER, WORLD, JOBS, STORE)),
+    Command("report", report, (QUICK, TABLES, STORE)),
+    epilog="onearm layers run --quick && onearm layers report --quick",
+)

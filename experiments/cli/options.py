@@ -1,208 +1,175 @@
-"""The options that commands share: name, type and help, each in one place; and what they say of a spec."""
+"""The options that commands share: name, type, default, help and the field of a `RunSpec`, each in one place."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
 
-import typer
+from experiments.cli.command import Option
 
-from theory.pay import PAYS
-from theory.refusal import Refusal
+QUERY, MODEL, RULE, RUN, PROBE, OUTPUT = "Query", "Model", "Rule", "Run", "Probe and forecast", "Output"
+"""Headings of help, in the order in which it has them."""
 
-Model = Annotated[
-    str,
-    typer.Option(
-        help="Registry name (smollm2-135m, gemma3-270m, tiny-arithmetic), hub name or local folder."
-    ),
-]
-Prompt = Annotated[str | None, typer.Option("--query", help="The query. Default: a built-in one.")]
-Answer = Annotated[str | None, typer.Option(help="Its right answer.")]
-VerifierName = Annotated[
-    str | None,
-    typer.Option(
-        "--verifier",
-        help="integer, last_number, gsm8k, boxed or math. Default: last_number, or what --queries says.",
-    ),
-]
-PayName = Annotated[
-    str | None,
-    typer.Option(
-        "--pay",
-        help="What a judged response is paid; KIND, KIND:FIELD=VALUE,... (noisy:false_positive=.1) or a sum of these "
-        "(clean+.5*overlong:limit=64,buffer=16). Default: clean. "
-        + " ".join(f"{kind}: {(pay.__doc__ or '').splitlines()[0]}" for kind, pay in PAYS.items()),
-    ),
-]
-Stop = Annotated[
-    str | None,
-    typer.Option(
-        help=r"One character that ends a response of --query; \n is a newline. For base models, which would go on."
-    ),
-]
-SOURCES = (
-    'JSONL or Parquet file, rows {"query": ..., "answer": ...}; or builtin; reasoning-gym:NAME; gsm8k or math, from '
-    "the hub or a file (gsm8k:FILE)."
+TEXT = Option("query", str | None, "Text of the query.", shown="a built-in one", panel=QUERY)
+ANSWER = Option("answer", str | None, "The correct answer to --query.", panel=QUERY)
+VERIFIER = Option(
+    "verifier", str | None, "How a response is judged correct or wrong: {verifiers}.", panel=QUERY,
+    shown="last_number, or what the row of --queries says",
+)  # fmt: skip
+STOP = Option(
+    "stop", str | None,
+    r"One character that ends a response to --query; \n is a newline. Base models would otherwise go on.", panel=QUERY,
+)  # fmt: skip
+SET = (
+    'A set of queries: a JSONL or Parquet file with rows {"query": ..., "answer": ...}; builtin; {data_sets}, from the '
+    "hub or from a file (gsm8k:FILE); or reasoning-gym:NAME."
 )
-Queries = Annotated[str | None, typer.Option(help=f"{SOURCES} Makes a folder per query, and summary.json.")]
-QuerySet = Annotated[str, typer.Option("--queries", help=SOURCES)]
-Size = Annotated[
-    int | None,
-    typer.Option(help="So many of the queries, drawn with the seed. Default: all; of reasoning-gym 10."),
-]
-Split = Annotated[
-    str | None, typer.Option(help="Of gsm8k or math from the hub: train or test. Default: test.")
-]
-RuleName = Annotated[
-    str, typer.Option("--rule", help="Update rule: minimalist, rloo, group-mean, trl-grpo, verl-grpo, ...")
-]
-Rollouts = Annotated[int | None, typer.Option(help="Rollouts per query and round. Default: the rule's own.")]
-Rounds = Annotated[int, typer.Option(help="Updates per replica.")]
-Replicas = Annotated[int, typer.Option(help="Independent runs, trained beside one another in one batch.")]
-Eta = Annotated[float, typer.Option(help="Step size of the optimiser.")]
-MaxTokens = Annotated[int, typer.Option(help="Longest response, in tokens.")]
-Seed = Annotated[int, typer.Option(help="Every random draw follows from it.")]
-ProbeRollouts = Annotated[int, typer.Option(help="Rollouts of the base model that measure the bandit.")]
-AdapterBlocks = Annotated[
-    str | None,
-    typer.Option(
-        help="Blocks from the top that are trained: a number, or all. Default: 4, of tiny-arithmetic all."
-    ),
-]
-Full = Annotated[
-    bool,
-    typer.Option(
-        "--full",
-        help="Train every parameter of the model in place of adapters; needs --replicas 1, and --sketch if large.",
-    ),
-]
-Sketch = Annotated[
-    int | None,
-    typer.Option(
-        help="Coordinates that scores are sketched to in the probe. Default: none, they are kept whole."
-    ),
-]
-Optimiser = Annotated[
-    str | None,
-    typer.Option(help="sgd or adam (torch's betas and eps, no weight decay). Default: the rule's own."),
-]
-Coordinates = Annotated[
-    int | None,
-    typer.Option(
-        help="Parameters that are simulated where the optimiser acts on parameters. Default: 4096 for adam and clips."
-    ),
-]
-COORDINATES = 4096
-Relinearise = Annotated[
-    list[int] | None,
-    typer.Option(
-        help="Probe networks anew where the forecast is after so many rounds, and simulate on from there; repeatable."
-    ),
-]
-RelineariseNetworks = Annotated[
-    int | None, typer.Option(help="Networks that --relinearise probes anew, at least 4. Default: 4.")
-]
-RelineariseRollouts = Annotated[
-    int | None, typer.Option(help="Rollouts of each of these probes. Default: those of --probe-rollouts.")
-]
-Precision = Annotated[
-    float | None,
-    typer.Option(
-        help="Stop probing where p0 is known to this relative half-width (95%), --probe-rollouts being the most."
-    ),
-]
-Device = Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")]
-DType = Annotated[
-    str, typer.Option(help="float32, float64 or bfloat16 (another policy; a probe says how far off).")
-]
-Source = Annotated[
-    str, typer.Option(help="Where smollm2-135m and gemma3-270m come from: wheel (no hub needed) or hub.")
-]
-MicroBatch = Annotated[int, typer.Option(help="Rollouts differentiated at once; fewer need less memory.")]
-Recompute = Annotated[
-    bool, typer.Option(help="Run adapted blocks again in the backward pass: less memory, more time.")
-]
-Out = Annotated[Path, typer.Option(help="Run folder. The same call again goes on where it stopped.")]
+QUERIES = Option(
+    "queries", str | None, f"{SET} Each query is a run with a folder of its own, unless --together is given.",
+    panel=QUERY,
+)  # fmt: skip
+QUERY_SET = replace(QUERIES, kind=str, default=..., help=SET)
+"""For a command that wants one."""
+SIZE = Option(
+    "size", int | None, "Number of queries to draw from --queries, with the seed.", panel=QUERY,
+    shown="all; of reasoning-gym 10",
+)  # fmt: skip
+SPLIT = Option(
+    "split", str | None, "Which part of {data_sets} to take from the hub: train or test.", panel=QUERY, shown="test"
+)  # fmt: skip
 
+TOGETHER = Option(
+    "together", bool, "Train all queries of --queries in one run: what one of them teaches the others.", False,
+    panel=QUERY, flag="--together",
+)  # fmt: skip
+BATCH = Option(
+    "batch", int | None, "With --together: number of queries in a round, drawn anew for each.", panel=QUERY, shown="all"
+)  # fmt: skip
+HELD_OUT = Option(
+    "held_out", str | None,
+    "With --together: queries that are looked at and never trained on. A number takes that many from the end of "
+    "--queries; anything else is read as --queries is.",
+    panel=QUERY,
+)  # fmt: skip
+LOOK_EVERY = Option(
+    "look_every", int | None, "With --held-out: number of rounds from one look at these queries to the next.",
+    panel=QUERY, shown="5",
+)  # fmt: skip
+LOOK_ROLLOUTS = Option(
+    "look_rollouts", int | None, "With --held-out: rollouts of each query and replica in a look.", panel=QUERY,
+    shown="4",
+)  # fmt: skip
 
-def training_fields(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a `TrainingSpec` that a command's options name, which are given by the names they have there.
+NAME = Option(
+    "model", str, "A model by name ({models}), by its name on the hub, or a local folder.", "smollm2-135m", panel=MODEL,
+    field="model.name",
+)  # fmt: skip
+SOURCE = Option(
+    "source", str,
+    "Where a model known by name comes from: wheel (installed with pip, no hub needed), hub, or auto, which prefers "
+    "the wheel.",
+    "auto", panel=MODEL, field="model.source",
+)  # fmt: skip
+DEVICE = Option("device", str, "cpu, cuda, mps or auto.", "cpu", panel=MODEL, field="model.device")
+DTYPE = Option(
+    "dtype", str,
+    "Precision of the model's numbers: float32, float64 or bfloat16. In bfloat16 it is another policy, and the probe "
+    "says how far off.",
+    "float32", panel=MODEL, field="model.dtype",
+)  # fmt: skip
+ADAPTER_BLOCKS = Option(
+    "adapter_blocks", str | None, "Number of blocks, from the top, that get adapters to train; or all.", panel=MODEL,
+    shown="4; of tiny-arithmetic all",
+)  # fmt: skip
+FULL = Option(
+    "full", bool,
+    "Train every parameter of the model in place of adapters. Needs --replicas 1, and --sketch if the model is large.",
+    False, panel=MODEL, flag="--full",
+)  # fmt: skip
 
-    Commands without `full`, `optimiser`, `coordinates` and `relinearise` leave them out.
-    """
-    from experiments.specs import ModelSpec, ProbeSpec
-    from theory.rules.dialects import optimised, preset
+RULE_NAME = Option(
+    "rule", str,
+    "Update rule, which turns the rewards of a round into weights on its rollouts. One of {rules}.", "minimalist",
+    panel=RULE,
+)  # fmt: skip
+PAY = Option(
+    "pay", str | None,
+    "What a judged response is paid. KIND, KIND:FIELD=VALUE,... (noisy:false_positive=.1), or a sum of these "
+    "(clean+.5*overlong:limit=64,buffer=16). Kinds: {pays}.",
+    panel=RULE, shown="clean",
+)  # fmt: skip
+ROLLOUTS = Option(
+    "rollouts", int | None, "Responses sampled per query and round.", panel=RULE, shown="the rule's own"
+)  # fmt: skip
+ETA = Option(
+    "eta", float, "Step size of the optimiser (eta): how far one round moves the model.", 0.15, panel=RULE
+)
+OPTIMISER = Option(
+    "optimiser", str | None, "sgd, or adam with torch's betas and eps and no weight decay.", panel=RULE,
+    shown="the rule's own",
+)  # fmt: skip
 
-    fields = {name: given[name] for name in ("rounds", "replicas", "max_tokens", "seed")}
-    fields["model"] = ModelSpec(
-        **{name: given[name] for name in ("device", "dtype", "source")}, name=given["model"]
-    )
-    rule = preset(given["rule"], eta=given["eta"], rollouts=given["rollouts"])
-    fields["rule"] = optimised(rule, given.get("optimiser"))
-    probe = {name: given[name] for name in ("precision", "sketch")}
-    if "coordinates" in given:
-        linear = fields["rule"].optimiser.linear
-        asked = given["coordinates"]
-        probe["coordinates"] = COORDINATES if asked is None and not linear else asked
-    fields["probe"] = ProbeSpec(rollouts=given["probe_rollouts"], **probe)
-    fields |= _relinearised(*(given.get(f"relinearise{name}") for name in ("", "_networks", "_rollouts")))
-    return fields | _adapter(given.get("full", False), given["adapter_blocks"])
+ROUNDS = Option("rounds", int, "Number of rounds; each is one update.", 80, panel=RUN, field="rounds")
+REPLICAS = Option(
+    "replicas", int, "Number of independent runs, trained side by side in one batch.", 32, panel=RUN, field="replicas"
+)  # fmt: skip
+MAX_TOKENS = Option(
+    "max_tokens", int, "Length of the longest response, in tokens.", 10, panel=RUN, field="max_tokens"
+)
+SEED = Option("seed", int, "Number from which every random draw follows.", 0, panel=RUN, field="seed")
+MICRO_BATCH = Option(
+    "micro_batch", int, "Number of rollouts differentiated at once; fewer need less memory.", 16, panel=RUN
+)  # fmt: skip
+RECOMPUTE = Option(
+    "recompute", bool, "Compute adapted blocks again in the backward pass: less memory, more time.", False, panel=RUN,
+    flag="--recompute",
+)  # fmt: skip
 
+PROBE_ROLLOUTS = Option(
+    "probe_rollouts", int, "Number of responses sampled from the base model to measure it (the probe).", 2048,
+    panel=PROBE, field="probe.rollouts",
+)  # fmt: skip
+PRECISION = Option(
+    "precision", float | None,
+    "Stop the probe early, once the initial success p0 is known to within this fraction of itself (95% interval).",
+    panel=PROBE, field="probe.precision", shown="all of --probe-rollouts",
+)  # fmt: skip
+SKETCH = Option(
+    "sketch", int | None,
+    "Number of coordinates kept of each gradient in the probe, as a random projection; less memory, more noise.",
+    panel=PROBE, field="probe.sketch", shown="all",
+)  # fmt: skip
+COORDINATES = Option(
+    "coordinates", int | None,
+    "Number of the model's parameters that are simulated, where the optimiser acts on each by itself.", panel=PROBE,
+    field="probe.coordinates", shown="4096 for adam and clipped gradients",
+)  # fmt: skip
+RELINEARISE = Option(
+    "relinearise", list[int] | None,
+    "Round after which to probe again, at networks moved to where the forecast is by then, and to forecast on from "
+    "there. For long runs and large steps. May be repeated.",
+    panel=PROBE, field="forecast.relinearise.rounds",
+)  # fmt: skip
+RELINEARISE_NETWORKS = Option(
+    "relinearise_networks", int | None, "Number of networks that --relinearise probes, at least 4.", panel=PROBE,
+    field="forecast.relinearise.networks", shown="4",
+)  # fmt: skip
+RELINEARISE_ROLLOUTS = Option(
+    "relinearise_rollouts", int | None, "Number of responses in each of these probes.", panel=PROBE,
+    field="forecast.relinearise.rollouts", shown="as --probe-rollouts",
+)  # fmt: skip
 
-def _relinearised(rounds: list[int] | None, networks: int | None, rollouts: int | None) -> dict[str, Any]:
-    """The field `forecast` of a spec, where the command line says something of it."""
-    from experiments.specs import ForecastSpec, RelineariseSpec
+OUT = Option(
+    "out", Path, "Folder of the run. The same command again goes on where it stopped.", ..., panel=OUTPUT
+)  # fmt: skip
 
-    options = {"networks": networks, "rollouts": rollouts}
-    asked = {name: value for name, value in options.items() if value is not None}
-    if not rounds:
-        if asked:
-            raise Refusal(
-                f"--relinearise-{next(iter(asked))} is of --relinearise; give it, or leave both out"
-            )
-        return {}
-    return {"forecast": ForecastSpec(relinearise=RelineariseSpec(rounds=tuple(rounds), **asked))}
-
-
-def _adapter(full: bool, blocks: str | None) -> dict[str, Any]:
-    """The field `adapter` of a spec, where the command line says something of it."""
-    from llm_bridge.network.specs import AdapterSpec, FullSpec
-
-    if full and blocks is not None:
-        raise Refusal("--full trains every block and --adapter-blocks names some; give one of them")
-    if full:
-        return {"adapter": FullSpec()}
-    return {} if blocks is None else {"adapter": AdapterSpec(blocks=blocks)}  # pyright: ignore[reportArgumentType]
-
-
-def asked_of(
-    query: str | None,
-    answer: str | None,
-    verifier: str | None,
-    stop: str | None,
-    many: str | None,
-    seed: int,
-    size: int | None = None,
-    split: str | None = None,
-) -> list[Any]:
-    """The queries asked; a verifier that is given takes the place of each query's own."""
-    from llm_bridge.queries.builtin import DEFAULT
-    from llm_bridge.queries.query import Query
-    from llm_bridge.queries.sources import parse_source
-
-    if stop is not None and query is None:
-        raise Refusal("--stop is of --query; with --queries, give each row a field stop")
-    if many is None and (size, split) != (None, None):
-        raise Refusal("--size and --split are of --queries; give it, or leave them out")
-    if many is not None:
-        if query is not None or answer is not None:
-            raise Refusal("--queries and --query/--answer exclude each other; give one of them")
-        return parse_source(many, seed=seed, size=size, split=split, verifier=verifier)
-    if query is None and answer is None:
-        return [DEFAULT if verifier is None else DEFAULT.judged_by(verifier)]
-    if query is None or answer is None:
-        raise Refusal("--query and --answer belong together; give both")
-    stop = "\n" if stop == r"\n" else stop
-    given = {"verifier": verifier, "stop": stop}
-    return [Query(prompt=query, answer=answer, **{k: v for k, v in given.items() if v is not None})]
+ASKED = (
+    TEXT, ANSWER, VERIFIER, STOP, QUERIES, SIZE, SPLIT, TOGETHER, BATCH, HELD_OUT, LOOK_EVERY, LOOK_ROLLOUTS
+)  # fmt: skip
+"""What names the queries of a run."""
+TRAINED = (
+    NAME, SOURCE, DEVICE, DTYPE, ADAPTER_BLOCKS, FULL, RULE_NAME, PAY, ROLLOUTS, ETA, OPTIMISER, ROUNDS, REPLICAS,
+    MAX_TOKENS, SEED, MICRO_BATCH, RECOMPUTE, PROBE_ROLLOUTS, PRECISION, SKETCH, COORDINATES,
+    RELINEARISE, RELINEARISE_NETWORKS, RELINEARISE_ROLLOUTS,
+)  # fmt: skip
+"""What else a run depends on, or how it is computed."""

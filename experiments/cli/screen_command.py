@@ -3,83 +3,87 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-from rich.console import Console
 from rich.table import Table
 
-from experiments.cli.console import Json, bars, reporting, show, text_of
+from experiments.cli.command import Command, Given, Option
+from experiments.cli.console import output, show
 from experiments.cli.options import (
-    Device,
-    DType,
-    MaxTokens,
-    Model,
-    Out,
-    QuerySet,
-    Seed,
-    Size,
-    Source,
-    Split,
-    VerifierName,
-)  # fmt: skip
-from theory.extras import require
+    DEVICE,
+    DTYPE,
+    MAX_TOKENS,
+    NAME,
+    OUT,
+    QUERY_SET,
+    SEED,
+    SIZE,
+    SOURCE,
+    SPLIT,
+    VERIFIER,
+)
+from experiments.cli.progress import progress
+from experiments.words import text_of
 from theory.refusal import Refusal
 
-Flag = typer.Option
 SHOWN = 24
+SCREENING = "Screening"
+OPTIONS = (
+    QUERY_SET,
+    SIZE,
+    SPLIT,
+    VERIFIER,
+    Option("p0", str, "Range of the initial success that is wanted, LOW:HIGH.", "0.02:0.5", panel=SCREENING),
+    Option("budget", int, "Number of rollouts in all.", 2000, panel=SCREENING),
+    Option("batch", int, "Number of rollouts each time that a query is looked at.", 8, panel=SCREENING),
+    Option(
+        "most", int | None, "Number of rollouts after which a query is left undecided.", panel=SCREENING,
+        shown="a fifth of --budget",
+    ),
+    Option("error", float, "Chance at which a query in range is dropped by mistake.", 0.05, panel=SCREENING),
+    NAME,
+    SOURCE,
+    DEVICE,
+    DTYPE,
+    MAX_TOKENS,
+    SEED,
+    replace(OUT, default=Path("runs/screen")),
+)  # fmt: skip
 
 
-def screen(
-    queries: QuerySet,
-    size: Size = None,
-    split: Split = None,
-    p0: Annotated[str, Flag(help="LOW:HIGH, the base success wanted.")] = "0.02:0.5",
-    budget: Annotated[int, Flag(help="Rollouts in all.")] = 2000,
-    verifier: VerifierName = None,
-    model: Model = "smollm2-135m",
-    max_tokens: MaxTokens = 10,
-    batch: Annotated[int, Flag(help="Rollouts per visit of a query.")] = 8,
-    most: Annotated[
-        int | None,
-        Flag(help="Rollouts after which a query is left undecided. Default: a fifth of the budget."),
-    ] = None,
-    error: Annotated[float, Flag(help="Chance at which a query in range is dropped.")] = 0.05,
-    seed: Seed = 0,
-    device: Device = "cpu",
-    dtype: DType = "float32",
-    source: Source = "auto",
-    out: Out = Path("runs/screen"),
-    as_json: Json = False,
-) -> None:
-    """Find the queries of a set that the base model answers neither never nor always; too hard and too easy ones are
-    dropped as soon as a sequential test can tell. Writes queries.jsonl, for onearm overlay --queries.
+def screen(given: Given) -> None:
+    """Find the queries of a set that the base model answers neither never nor always.
+
+    Queries that are too hard or too easy are dropped as soon as a sequential test can tell. The rest is written to
+    queries.jsonl, which onearm overlay --queries reads.
 
     Example: onearm screen --queries builtin --p0 0.05:0.5 --budget 1000 --out runs/screen
     """
-    with reporting(as_json):
-        require("llm")
-        from experiments.screening.screen import Screening
-        from experiments.screening.spec import ScreenSpec, digest_of
-        from experiments.specs import ModelSpec
-        from llm_bridge.queries.sources import parse_source
+    from experiments.screening.screen import Screening
+    from experiments.screening.spec import ScreenSpec, digest_of
+    from experiments.specs import ModelSpec
+    from llm_bridge.queries.sources import parse_source
 
-        asked = parse_source(queries, seed=seed, size=size, split=split, verifier=verifier)
-        low, high = _range(p0)
-        spec = ScreenSpec(
-            source=queries, queries=digest_of(asked), low=low, high=high, budget=budget, batch=batch, most=most,
-            model=ModelSpec(name=model, device=device, dtype=dtype, source=source),  # pyright: ignore[reportArgumentType]
-            max_tokens=max_tokens, seed=seed, error=error,
-        )  # fmt: skip
-        with bars(as_json) as progress:
-            made = Screening(spec, out, progress, queries=asked).run()
-        if as_json:
-            print(json.dumps(made))
-            return
-        _table(made["queries"])
-        show("screen", {name: value for name, value in made.items() if name != "says"}, as_json)
-        Console().print(made["says"], highlight=False, soft_wrap=True)
+    asked = parse_source(
+        given.queries, seed=given.seed, size=given.size, split=given.split, verifier=given.verifier
+    )
+    low, high = _range(given.p0)
+    spec = ScreenSpec(
+        source=given.queries, queries=digest_of(asked), low=low, high=high,
+        model=ModelSpec(name=given.model, **given.some("device", "dtype", "source")),
+        **{name: given[name] for name in ("budget", "batch", "most", "max_tokens", "seed", "error")},
+    )  # fmt: skip
+    plan = f"{spec.budget:,} rollouts at most, of {len(asked):,} queries"
+    with progress(given.as_json, f"screen: {plan}", {"screen": plan}) as told:
+        made = Screening(spec, given.out, told, queries=asked).run()
+    if given.as_json:
+        print(json.dumps(made))
+        return
+    _table(made["queries"])
+    show("screen", {name: value for name, value in made.items() if name != "says"}, given.as_json)
+    output().print(made["says"], soft_wrap=True)
 
 
 def _range(text: str) -> tuple[float, float]:
@@ -100,7 +104,9 @@ def _table(rows: list[dict[str, Any]]) -> None:
     table = Table("query", *columns, show_edge=False, pad_edge=False)
     for row in rows[:SHOWN]:
         table.add_row(row["name"] or row["query"][:40], *(text_of(row[name]) for name in columns))
-    console = Console(width=max(100, Console().width))
-    console.print(table)
+    output(100).print(table)
     if len(rows) > SHOWN:
-        console.print(f"... and {len(rows) - SHOWN} more, in screen.parquet", highlight=False)
+        output().print(f"... and {len(rows) - SHOWN} more, in screen.parquet")
+
+
+COMMAND = Command("screen", screen, OPTIONS, panel="Language models", needs="llm")

@@ -1,84 +1,90 @@
-"""`onearm simulate`: a bandit of your own, from a TOML file, from flags, or from a file changed by flags."""
+"""`onearm simulate`: a bandit of your own, from a TOML file, from options, or from a file changed by options."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from experiments.cli.console import Json, bars, reporting, show
-from experiments.cli.options import PayName
+from experiments.cli.command import Command, Given, Option
+from experiments.cli.console import show
+from experiments.cli.options import OUTPUT, PAY, RULE, RUN
+from experiments.cli.progress import progress
 from theory.refusal import Refusal
 
 if TYPE_CHECKING:
     from experiments.simulation.simulation import Simulation, SimulationSpec
 
-Flag = typer.Option
+BANDIT = "Bandit"
+OPTIONS = (
+    Option(
+        "spec", Path | None, "A TOML file that describes the simulation; the options below change single fields of it.",
+        panel=BANDIT,
+    ),
+    Option("arms", int | None, "Number of arms K, up to 4e18.", panel=BANDIT, shown="1000"),
+    Option("correct", int | None, "Number of arms that pay 1.", panel=BANDIT, shown="1"),
+    Option("p0", float | None, "Success probability at the start.", panel=BANDIT, shown="0.05"),
+    Option(
+        "profile", str | None,
+        "How probability is spread over the arms of a class, correct or wrong: {profiles}. In two_class it is even.",
+        panel=BANDIT, shown="two_class",
+    ),
+    Option(
+        "exponent", float | None, "With power_law: the j-th arm has probability ~ j^-exponent.", panel=BANDIT, shown="1"
+    ),
+    Option(
+        "sigma", float | None, "With log_normal: standard deviation of the log probabilities.", panel=BANDIT, shown="2"
+    ),
+    Option(
+        "rule", str | None,
+        "Update rule, which turns the rewards of a round into weights on its rollouts. One of {rules}.", panel=RULE,
+        shown="minimalist",
+    ),
+    Option("eta", float | None, "Step size (eta): how far one round moves the policy.", panel=RULE, shown="1"),
+    Option("rollouts", int | None, "Number of arms pulled per round.", panel=RULE, shown="the rule's own"),
+    PAY,
+    Option("rounds", int | None, "Number of rounds; each is one update.", panel=RUN, shown="100"),
+    Option("seeds", int | None, "Number of independent replicas.", panel=RUN, shown="1000"),
+    Option("seed", int | None, "Number from which every random draw follows.", panel=RUN, shown="0"),
+    Option(
+        "engine", str | None,
+        "How it is computed: {engines}. Of arms in classes, dense keeps every arm, lumped costs the same at any K, and "
+        "event skips the rounds that move nothing.",
+        panel=RUN, shown="auto, the cheapest that is exact",
+    ),
+    Option(
+        "observe", list[str] | None, "What to record besides success: {observables}. May be repeated.", panel=RUN
+    ),
+    Option(
+        "every", int | None, "Number of rounds from one record to the next; divides --rounds.", panel=RUN, shown="1"
+    ),
+    Option("dtype", str | None, "float32 or float64.", panel=RUN, shown="float64 for arms in classes, else float32"),
+    Option("out", Path | None, "Folder for the curves: numbers, Parquet and pictures.", panel=OUTPUT),
+)  # fmt: skip
 
 
-def simulate(
-    spec: Annotated[
-        Path | None,
-        Flag("--spec", help="TOML file of a simulation; the flags below change single fields of it."),
-    ] = None,
-    arms: Annotated[int | None, Flag(help="Number of arms K, up to 4e18. Default 1000.")] = None,
-    correct: Annotated[int | None, Flag(help="How many of them pay 1. Default 1.")] = None,
-    p0: Annotated[float | None, Flag(help="Success probability at the start. Default 0.05.")] = None,
-    profile: Annotated[
-        str | None,
-        Flag(help="How mass is spread within a class: two_class (evenly), power_law or log_normal."),
-    ] = None,
-    exponent: Annotated[float | None, Flag(help="Of power_law: the j-th arm has mass ~ j^-exponent.")] = None,
-    sigma: Annotated[float | None, Flag(help="Of log_normal: deviation of the log masses.")] = None,
-    rule: Annotated[
-        str | None, Flag(help="Update rule by name: minimalist, rloo, group-mean, trl-grpo, verl-grpo, ...")
-    ] = None,
-    eta: Annotated[float | None, Flag(help="Step size. Default 1.")] = None,
-    rollouts: Annotated[int | None, Flag(help="Rollouts per round. Default: the rule's own.")] = None,
-    pay: PayName = None,
-    rounds: Annotated[int | None, Flag(help="Updates. Default 100.")] = None,
-    seeds: Annotated[int | None, Flag(help="Independent replicas. Default 1000.")] = None,
-    seed: Annotated[int | None, Flag(help="Every random draw follows from it. Default 0.")] = None,
-    engine: Annotated[
-        str | None,
-        Flag(
-            help="dense keeps every arm, lumped costs the same at any K, event skips rounds that move nothing; or auto."
-        ),
-    ] = None,
-    observe: Annotated[
-        list[str] | None,
-        Flag(
-            help="What to record besides success: reward, entropy, distinct, winner_share, ... May be repeated."
-        ),
-    ] = None,
-    every: Annotated[int | None, Flag(help="Record every so many rounds; must divide the rounds.")] = None,
-    dtype: Annotated[str | None, Flag(help="float32 or float64.")] = None,
-    out: Annotated[Path | None, Flag(help="Folder for the curves: numbers, Parquet and pictures.")] = None,
-    as_json: Json = False,
-) -> None:
+def simulate(given: Given) -> None:
     """Simulate a softmax bandit under an update rule, many seeds at once, exactly, from 2 to 10^18 arms.
 
     Examples: onearm simulate --arms 1000 --correct 5 --p0 0.05 --eta 1 --rounds 200 --seeds 2000
 
     onearm simulate --arms 1000000000000 --correct 100 --p0 1e-8 --eta 0.1 --rounds 1000000000 --every 100000000
     """
-    given = {name: value for name, value in locals().items() if value is not None}
-    with reporting(as_json), bars(as_json) as progress:
-        from experiments.folder.compile_cache import keep_compiled
-        from experiments.simulation.simulation import run_simulation
+    from experiments.folder.compile_cache import keep_compiled
+    from experiments.simulation.simulation import run_simulation
 
-        keep_compiled()
-        from_flags = _spec(given)
-        made = run_simulation(from_flags, lambda done, total: progress("simulate", done, total))
-        result = _numbers(from_flags, made)
-        if out is not None:
-            _write(out, from_flags, made, result)
-        show("simulate", result, as_json)
+    keep_compiled()
+    spec = _spec(given.some(*(option.name for option in OPTIONS)))
+    plan = f"{spec.seeds:,} seeds of {spec.rounds:,} rounds"
+    with progress(given.as_json, f"simulate: {plan}", {"simulate": plan}) as told:
+        made = run_simulation(spec, lambda done, total: told("simulate", done, total))
+    result = _numbers(spec, made)
+    if given.out is not None:
+        _write(given.out, spec, made, result)
+    show("simulate", result, given.as_json)
 
 
 def _spec(given: dict[str, Any]) -> SimulationSpec:
-    """The file's spec, or the default one, with the fields that flags name in place."""
+    """The file's spec, or the default one, with the fields that options name in place."""
     from experiments.simulation.simulation import SimulationSpec
     from theory.pay import named_pay
 
@@ -171,3 +177,6 @@ def _write(out: Path, spec: SimulationSpec, made: Simulation, result: dict[str, 
         for suffix in ("png", "svg"):
             with replacing(out / f"{stem}.{suffix}") as temporary:
                 save_figure(figure, temporary)
+
+
+COMMAND = Command("simulate", simulate, OPTIONS, panel="Simulator and theory", needs="sim")

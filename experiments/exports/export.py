@@ -1,18 +1,14 @@
-"""`onearm export`: a rule as a Python file that TRL or verl runs, so that what was forecast here runs there."""
+"""A rule as a Python file that TRL or verl runs, so that what was forecast here runs there."""
 
 from __future__ import annotations
 
 import ast
 from importlib import metadata, resources
-from pathlib import Path
 from pprint import pformat
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-from experiments.cli.console import Json, reporting, show
 from theory.refusal import Refusal
-from theory.rules.dialects import name_of, preset
+from theory.rules.dialects import name_of
 from theory.rules.optimiser import SGD
 from theory.rules.rule import Rule
 
@@ -152,27 +148,3 @@ def _filled(to: str, rule: Rule, **fields: str) -> str:
     )
     ast.parse(source)  # a template that went wrong is ours to find, not the trainer's
     return source
-
-
-def command(
-    rule: Annotated[
-        str, typer.Argument(help="Update rule: minimalist, rloo, dr-grpo, trl-grpo, verl-grpo, ...")
-    ],
-    to: Annotated[str, typer.Option(help="trl or verl.")],
-    out: Annotated[Path, typer.Option(help="The Python file to write.")],
-    eta: Annotated[float | None, typer.Option(help="Step size. Default: the rule's own.")] = None,
-    rollouts: Annotated[
-        int | None, typer.Option(help="Rollouts per query and round. Default: the rule's own.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Write a rule as a Python file for TRL or verl, so that what was forecast here runs there.
-
-    Example: onearm export rloo --to trl --out rule.py
-    """
-    with reporting(as_json):
-        chosen = preset(rule, eta=eta, rollouts=rollouts)
-        source = export(chosen, to)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(source)
-        show("export", {"rule": rule, "to": to, "out": str(out), "hash": chosen.hash}, as_json)

@@ -44,7 +44,7 @@ def page(folders: Sequence[Path], before: str = "") -> str:
     """The page with a section for each folder; sections of the page before that no folder replaces stay as they are.
 
     Arguments:
-        folders: of `onearm overlay --queries` (summary.json) or `onearm contexts` (contexts.json).
+        folders: of `onearm overlay --queries` (summary.json), or with --together (contexts.json).
         before: the page as it stands; a section is replaced by one of the same heading, in its place.
     Errors: Refusal for a folder that holds neither, or two folders with the same heading.
     """
@@ -74,7 +74,7 @@ def _section(folder: Path) -> Section:
         return _contexts(folder)
     raise Refusal(
         f"{folder} holds no finished run of several queries; make one with: onearm overlay --queries ... "
-        f"--out {folder}, or onearm contexts"
+        f"--out {folder}"
     )
 
 

@@ -9,9 +9,10 @@ import pytest
 from typer.testing import CliRunner
 
 from experiments.cli.app import app
-from experiments.cli.options import asked_of
+from experiments.cli.command import Given
+from experiments.cli.given_queries import queries_of
 from experiments.specs import RunSpec
-from theory.refusal import Refusal
+from llm_bridge.queries.query import Query
 
 TINY = ["--model", "tiny-arithmetic", "--max-tokens", "3", "--verifier", "integer", "--probe-rollouts", "200"]
 
@@ -20,18 +21,10 @@ def call(*words: str):
     return CliRunner().invoke(app, [str(w) for w in words])
 
 
-def asked(many: Path | None = None, verifier: str | None = None):
-    """The queries of a call with --queries and --verifier."""
-    return asked_of(None, None, verifier, None, None if many is None else str(many), 0)
-
-
-@pytest.mark.parametrize(
-    "command", ["simulate", "probe", "forecast", "train", "overlay", "explain", "doctor"]
-)
-def test_help_teaches(command: str) -> None:
-    result = call(command, "--help")
-    assert result.exit_code == 0
-    assert "--json" in result.output
+def asked(**options: object) -> list[Query]:
+    """The queries of a call with these options."""
+    names = ("query", "answer", "verifier", "stop", "queries", "size", "split")
+    return queries_of(Given({**dict.fromkeys(names), "seed": 0, **options}))
 
 
 def test_simulate_prints_the_promised_keys() -> None:
@@ -168,7 +161,6 @@ def test_overlay_of_several_queries_goes_on_past_a_failure(tmp_path: Path) -> No
     [
         (["--model", "./no-such-model"], "Models that need no hub"),
         (["--queries", "missing.jsonl"], "missing.jsonl"),
-        (["--query", "2+2="], "give both"),
         (["--rule", "no-such-rule"], "choose one of"),
         (["--rule", "rloo", "--rollouts", "1"], "leave_one_out needs rollouts >= 2"),
         (["--eta", "-1"], "greater than 0"),
@@ -181,7 +173,6 @@ def test_overlay_of_several_queries_goes_on_past_a_failure(tmp_path: Path) -> No
             "but the model has 2 blocks; give at most 2",
         ),
         (["--precision", "0.1", "--probe-rollouts", "256"], "precision 0.1 changes nothing in 256 rollouts"),
-        (["--size", "3"], "--size and --split are of --queries"),
     ],
 )
 def test_bad_input_is_one_clear_line(words: list[str], message: str, tmp_path: Path) -> None:
@@ -209,23 +200,21 @@ def test_bad_query_file_names_file_and_line(text: str, message: str, tmp_path: P
 
 
 def test_a_stop_is_of_the_query_on_the_command_line() -> None:
-    assert asked_of("3+4=", "7", None, r"\n", None, 0)[0].stop == "\n"
-    with pytest.raises(Refusal, match="--stop is of --query"):
-        asked_of(None, None, None, ";", "builtin", 0)
+    assert asked(query="3+4=", answer="7", stop=r"\n")[0].stop == "\n"
 
 
 def test_a_verifier_that_is_given_judges_every_query_of_a_file(tmp_path: Path) -> None:
     path = tmp_path / "q.jsonl"
     rows = [{"query": "3+4=", "answer": "7", "verifier": "gsm8k"}, {"query": "1+1=", "answer": "2"}]
     path.write_text("\n".join(map(json.dumps, rows)))
-    assert [one.verifier for one in asked(many=path)] == ["gsm8k", "last_number"]
-    assert [one.verifier for one in asked(many=path, verifier="integer")] == ["integer"] * 2
+    assert [one.verifier for one in asked(queries=str(path))] == ["gsm8k", "last_number"]
+    assert [one.verifier for one in asked(queries=str(path), verifier="integer")] == ["integer"] * 2
     assert [one.verifier for one in (*asked(), *asked(verifier="integer"))] == ["last_number", "integer"]
 
     result = call("probe", "--queries", path, "--out", tmp_path / "out", *TINY)
     assert result.exit_code == 0, result.output
     specs = [RunSpec.read(folder / "spec.toml") for folder in sorted((tmp_path / "out").glob("0*"))]
-    assert [spec.query.verifier for spec in specs] == ["integer"] * 2
+    assert [spec.queries[0].verifier for spec in specs] == ["integer"] * 2
 
     path.write_text('{"query": "Half of 1?", "answer": "0.5", "name": "half"}')
     result = call("probe", "--queries", path, "--out", tmp_path / "out", *TINY)
