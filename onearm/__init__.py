@@ -32,7 +32,6 @@ if TYPE_CHECKING:
         simulate_grid,
         synthetic_forest,
     )
-    from theory.pay import Clean, Format, NegativeOnly, Noisy, Overlong, PlusMinus, Shaped
     from experiments.run.run import Run
     from experiments.specs import ForecastSpec, HeldOut, ModelSpec, ProbeSpec, RelineariseSpec, RunSpec
     from experiments.verbs import explain, forecast, overlay, probe, screen
@@ -43,6 +42,7 @@ if TYPE_CHECKING:
     from theory import rules
     from theory.curves import Curves
     from theory.laws import LAWS, Law, law
+    from theory.pay import Clean, Format, NegativeOnly, Noisy, Overlong, PlusMinus, Shaped
     from theory.refusal import Refusal
     from theory.rules.dialects import preset
     from theory.rules.rule import Rule

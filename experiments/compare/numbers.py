@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from experiments.folder.probe_store import folder_of
-from experiments.forecast.network import rounding_of
-from experiments.forecast.relinearise import relinearised_numbers
+from experiments.forecast.coarse import rounding_of
+from experiments.forecast.correction import relinearised_numbers
 from experiments.run.run import Run
 from experiments.scoring import scores
 from experiments.scoring.scores import Interval, smooth

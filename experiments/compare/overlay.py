@@ -23,7 +23,7 @@ from experiments.compare.numbers import (
 from experiments.folder import store
 from experiments.folder.observed import Observed
 from experiments.forecast.bandits import predicted
-from experiments.forecast.relinearise import relinearised_numbers
+from experiments.forecast.correction import relinearised_numbers
 from experiments.run.run import Run
 from experiments.scoring import scores
 from experiments.scoring.scores import smooth

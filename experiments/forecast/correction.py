@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,8 @@ from theory.forecast import Forecast
 
 Array = NDArray[np.float64]
 SALT = 11
+RELINEARISED = "relinearised.json"
+"""Where a run folder keeps the numbers of its correction."""
 
 
 @dataclass(frozen=True)
@@ -83,3 +87,12 @@ def corrected(made: Forecast, correction: Correction, seed: int) -> Forecast:
         members[key] = np.clip(members[key] + draws, 0, 1)
         success[key] = np.clip(success[key] + correction.mean(name), 0, 1)
     return replace(made, members=members, success=success)
+
+
+def relinearised_numbers(out: Path, stage: str) -> dict[str, Any]:
+    """The numbers of the correction in a run folder; none where nothing was relinearised."""
+    path = out / RELINEARISED
+    found = json.loads(path.read_text()) if path.exists() else {}
+    if found.get("stage") != stage:
+        return {}
+    return {name: value for name, value in found.items() if name != "stage"}

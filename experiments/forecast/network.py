@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from experiments.folder.run_folder import Progress
+from experiments.forecast.coarse import rounding_of
 from experiments.specs import RunSpec
 from llm_bridge.models.language_model import LanguageModel, load_model
 from llm_bridge.network.adapters import Factors
@@ -239,13 +240,3 @@ def question_of(model: LanguageModel, query: Query, max_tokens: int) -> Question
 def outcome(model: LanguageModel, query: Query, tokens: Sequence[int]) -> float | None:
     """What the query's verifier says of a response: 1, 0, or None where it cannot be parsed."""
     return query.outcome(model.decode(list(tokens)))
-
-
-def rounding_of(joint: JointProbe) -> dict[str, float]:
-    """rounding_mean and rounding_most of a model in bfloat16, all queries taken together; else nothing."""
-    records = [probe.meta for probe in joint.probes]
-    mean = [record.rounding_mean for record in records if record.rounding_mean is not None]
-    most = [record.rounding_most for record in records if record.rounding_most is not None]
-    if len(mean) < len(records):
-        return {}
-    return {"rounding_mean": float(np.mean(mean)), "rounding_most": max(most)}

@@ -10,12 +10,10 @@ telescopes, so that the last M rules; what comes before is a control variate, an
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,8 +31,8 @@ from theory.trees.joint_probe import JointProbe
 from theory.trees.response_tree import ResponseTree
 
 Array = NDArray[np.float64]
-FOLDER, RELINEARISED = "relinearised", "relinearised.json"
-"""Where a run folder keeps the probes of its networks, and the numbers of the correction."""
+FOLDER = "relinearised"
+"""Where a run folder keeps the probes of its networks."""
 STREAM = 2**63 + 2**62
 """The first replica number of these probes' draws: neither a training replica has it nor another probe."""
 STRATUM = 16
@@ -191,15 +189,6 @@ class Relinearised:
         """The key of the simulated draws of network k for a use, at a linearisation or round."""
         # Always as many numbers: SeedSequence pads with zeros, so that shorter places would meet longer ones.
         return int(np.random.SeedSequence((self.spec.seed, SALT, use, place, k)).generate_state(1)[0] >> 1)
-
-
-def relinearised_numbers(out: Path, stage: str) -> dict[str, Any]:
-    """The numbers of the correction in a run folder; none where nothing was relinearised."""
-    path = out / RELINEARISED
-    found = json.loads(path.read_text()) if path.exists() else {}
-    if found.get("stage") != stage:
-        return {}
-    return {name: value for name, value in found.items() if name != "stage"}
 
 
 def arms_of(spec: RunSpec, drawn: Drawn) -> TreeArms:

@@ -75,9 +75,8 @@ class Run(RunFolder):
         Errors: Refusal from `RunSpec.check_forecast`, before anything is probed.
         """
         from experiments.folder.forecast_store import load_forecast, save_forecast
-        from experiments.forecast.correction import corrected
+        from experiments.forecast.correction import RELINEARISED, corrected
         from experiments.forecast.forecast import forecast
-        from experiments.forecast.relinearise import RELINEARISED
 
         stage = self.spec.stage("forecast")
         found = load_forecast(self.out, stage)

@@ -1,5 +1,6 @@
 """Made-up overlay data, and the question every figure has to answer: can its words be read?"""
 
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from matplotlib.text import Text
 
 from figures.labels import renderer
-from figures.overlay import OverlayData
+from figures.overlay import OverlayData, Panel
 from figures.style import rc
 
 
@@ -34,20 +35,40 @@ def _overlay_data(kind: str, **changes) -> OverlayData:
     deviation = np.sqrt(p * (1 - p) / 32)
     words = dict(title="What is 17 + 25? Reply with only the number.", model="SmolLM2-135M-Instruct")
     numbers = dict(
-        replicas=32,
-        eta=0.01,
         p0=tabular[0],
         p0_low=0.85 * tabular[0],
         p0_high=min(1.0, 1.15 * tabular[0]),
         observed=np.clip(p + 0.5 * deviation * np.sin(np.arange(100) / 5), 0, 1),
-        kernel_mean=p,
-        kernel_quantiles=np.clip([p + z * deviation for z in (-1.6, -0.7, 0, 0.7, 1.6)], 0, 1),
-        sequence_mean=sequence,
-        tabular_mean=tabular,
+        mean=p,
+        quantiles=np.clip([p + z * deviation for z in (-1.6, -0.7, 0, 0.7, 1.6)], 0, 1),
+        comparisons={"sequence_kernel": sequence, "tabular": tabular},
         replica_low=np.clip(p - 3 * deviation, 0, 1),
         replica_high=np.clip(p + 3 * deviation, 0, 1),
     )
-    return OverlayData(**{**words, **numbers, **changes})
+    own = {name: changes.pop(name) for name in list(changes) if name not in words}
+    panels = [Panel(**{**numbers, **own})]
+    return OverlayData(**{**words, **changes}, replicas=32, eta=0.01, panels=panels)
+
+
+@pytest.fixture
+def two_sets():
+    """Queries trained on, and queries held out that are looked at now and then."""
+    (trained,) = _overlay_data("slow").panels
+    few = np.arange(0, 100, 5)
+    apart = {name: curve[few] for name, curve in trained.comparisons.items()} | {"apart": np.full(20, 0.06)}
+    held_out = replace(
+        trained,
+        observed=trained.observed[few],
+        mean=trained.mean[few],
+        quantiles=trained.quantiles[:, few],
+        comparisons=apart,
+        rounds=few + 1,
+        title="held out",
+        replica_low=None,
+        replica_high=None,
+    )
+    panels = [replace(trained, title="trained on"), held_out]
+    return OverlayData("8 queries, 4 per round; 4 held out", "SmolLM2-135M-Instruct", 16, 0.4, panels)
 
 
 def _assert_readable(figure) -> None:

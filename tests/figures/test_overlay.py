@@ -85,7 +85,19 @@ def test_other_suffixes_and_narrow_figures_are_rejected(tmp_path, overlay_data):
 
 
 def test_curves_of_the_wrong_length_are_named(overlay_data):
-    with pytest.raises(Refusal, match="tabular_mean has shape"):
-        overlay_data("slow", tabular_mean=np.zeros(7))
+    with pytest.raises(Refusal, match="tabular has shape"):
+        overlay_data("slow", comparisons={"tabular": np.zeros(7)})
+    with pytest.raises(Refusal, match="quantiles have shape"):
+        overlay_data("slow", quantiles=np.zeros((5, 7)))
     with pytest.raises(Refusal, match="replica_low and replica_high"):
         overlay_data("slow", replica_low=None)
+
+
+def test_two_sets_of_queries_are_two_panels_on_the_same_rounds(two_sets, assert_readable):
+    figure = draw_overlay(two_sets)
+    assert_readable(figure)
+    above, below = figure.axes
+    assert above.get_title("left") == "trained on" and below.get_title("left") == "held out"
+    assert above.get_xlim() == below.get_xlim() and not above.get_xlabel()
+    words = " ".join(text.get_text().replace("\n", " ") for text in below.texts)
+    assert "queries apart" in words and "± 1 sd" not in words

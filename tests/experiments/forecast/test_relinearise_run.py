@@ -11,10 +11,10 @@ from linearised import small, spec
 
 from experiments.compare.exact import enumerate_model
 from experiments.forecast import network
+from experiments.forecast.correction import relinearised_numbers
 from experiments.forecast.drift import Drift
 from experiments.forecast.drift import drift as measured
 from experiments.forecast.forecast import forecast
-from experiments.forecast.relinearise import relinearised_numbers
 from experiments.run.run import Run
 from experiments.specs import ProbeSpec, RelineariseSpec
 from llm_bridge.models.language_model import LanguageModel, load_model

@@ -14,7 +14,8 @@ from experiments.compare.numbers import forecast_numbers
 from experiments.compare.overlay import overlay
 from experiments.folder import store
 from experiments.forecast import network
-from experiments.forecast.network import RoundingWarning, rounding_of
+from experiments.forecast.coarse import rounding_of
+from experiments.forecast.network import RoundingWarning
 from experiments.run.run import Run
 from experiments.specs import ForecastSpec, ModelSpec, ProbeSpec, RunSpec
 from llm_bridge.models.language_model import LanguageModel, load_model

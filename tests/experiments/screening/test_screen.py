@@ -179,7 +179,7 @@ def test_a_record_longer_than_what_was_gone_through_again_is_kept(tmp_path: Path
 
 
 def test_the_draws_are_not_the_probes_and_do_not_depend_on_what_else_is_drawn(tiny: LanguageModel) -> None:
-    from llm_bridge.probe.measure import PROBE_STREAM, SCREEN_STREAM
+    from llm_bridge.probe.survey import PROBE_STREAM, SCREEN_STREAM
     from llm_bridge.rollouts.base_rollouts import BaseRollouts
 
     def draws(stream: int, parts: list[tuple[int, int]], number: int = 0) -> list[Any]:
