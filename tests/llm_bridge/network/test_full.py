@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 
@@ -18,7 +19,8 @@ from llm_bridge.rollouts.asked import Question
 from llm_bridge.rollouts.rollouts import Prompt, read_prompt
 from llm_bridge.train import Trainer
 from theory.refusal import Refusal
-from theory.rules import K2, Adam, Rule, preset
+from theory.rules import K2, SGD, Adam, Rule, preset
+from theory.rules.signals import Greedy, GroupMeanStd
 from theory.trees.prefix_tree import Atom
 
 ATOMS = [Atom((7, 12), 0), Atom((1,), 1, (2, 12)), Atom((), 0, (1, 7))]
@@ -105,6 +107,102 @@ def test_one_round_is_the_gradient_step_of_the_rule(whole, asked, tiny) -> None:
     grads = torch.autograd.grad(total, list(model.parameters()))  # pyright: ignore[reportArgumentType]
     for got, leaf, grad in zip(run.parameters, model.parameters(), grads, strict=True):
         torch.testing.assert_close(got[0].detach(), leaf.detach() + 0.05 * grad, rtol=1e-9, atol=1e-11)
+
+
+ASKED = (("3+4=", "7"), ("1+1=", "2"), ("2+6=", "8"))
+
+
+def of_several(split: SplitModel, tiny, rule: Rule, **options) -> Trainer:
+    """Three queries, two of them a round, and one held out."""
+    asked = [
+        Question(
+            tiny.encode_prompt(text),
+            lambda t, right=right: float(tiny.decode(list(t)) == right),
+            tiny.end_tokens,
+        )
+        for text, right in (*ASKED, ("7+6=", "13"))
+    ]
+    return Trainer(
+        split, asked[:3], rule, replicas=1, max_tokens=3, batch=2, held_out=asked[3:], seed=3, **options
+    )
+
+
+@pytest.mark.parametrize("chunk", [1, 16])
+def test_a_round_of_several_queries_is_the_models_own_gradient_step(whole, tiny, chunk) -> None:
+    """Two rounds, by autograd on a copy: each of two of the three queries, leave-one-out within each query; the
+    prompts are read anew when the parameters have moved."""
+    rule = preset("rloo", eta=0.05, rollouts=8)
+    # Paid by chance: some of these queries are nearly always right, and would have no gradient.
+    run = of_several(whole, tiny, rule, chunk=chunk, pay=lambda uniform, truth, length: (uniform < 0.5) * 1.0)
+    model = copy.deepcopy(tiny.model).requires_grad_()
+    prompts = [tiny.encode_prompt(text) for text, _ in ASKED]
+    seen = set()
+    for _ in range(2):
+        turn = run.step()
+        assert len(set(turn.query)) == 2 and len(turn.tokens) == 16
+        seen |= set(turn.query)
+        paid = turn.rewards.reshape(2, 8)
+        advantage = ((paid - paid.mean(axis=1, keepdims=True)) * 8 / 7).ravel()
+        assert np.abs(advantage).max() > 0, "no gradient, no test"
+        sampled = [
+            float(log_probability(model, prompts[q], Atom(y, 0)).detach())
+            for q, y in zip(turn.query, turn.tokens, strict=True)
+        ]
+        np.testing.assert_allclose(turn.logprob, sampled, atol=1e-9)
+        total = sum(
+            float(a) / 16 * log_probability(model, prompts[q], Atom(y, 0))
+            for a, q, y in zip(advantage, turn.query, turn.tokens, strict=True)
+            if a
+        )
+        grads = torch.autograd.grad(total, list(model.parameters()))  # pyright: ignore[reportArgumentType]
+        with torch.no_grad():
+            for got, leaf, grad in zip(run.parameters, model.parameters(), grads, strict=True):
+                leaf += 0.05 * grad
+                torch.testing.assert_close(got[0].detach(), leaf.detach(), rtol=1e-9, atol=1e-11)
+    assert len(seen) > 2, "another pair in the second round"
+
+
+def test_held_out_queries_see_the_parameters_as_they_are(whole, tiny) -> None:
+    """Rollouts of the held-out query before and after: log probabilities of the model's own, moved copy."""
+    run = of_several(whole, tiny, preset("rloo", eta=0.05, rollouts=8))
+    model = copy.deepcopy(tiny.model)
+    for _ in range(3):
+        before = [x.detach().clone() for x in run.parameters]
+        assert run.evaluate(40).shape == (1, 1, 40)
+        rolled = run.draws.rollouts(run.factors, run.round, np.full(6, 3), np.arange(6))
+        with torch.no_grad():
+            for leaf, own in zip(model.parameters(), run.parameters, strict=True):
+                leaf.copy_(own[0])
+        for row, logs, length in zip(rolled.tokens, rolled.logprobs, rolled.lengths, strict=True):
+            y = tuple(int(x) for x in row[:length])
+            exact = float(log_probability(model, tiny.encode_prompt("7+6="), Atom(y, 0)).detach())
+            assert float(logs.sum()) == pytest.approx(exact, abs=1e-9)
+        assert all(torch.equal(a, b) for a, b in zip(before, run.parameters, strict=True))
+        run.step()
+
+
+@pytest.mark.parametrize("signal", [GroupMeanStd(ddof=1, eps=1e-6, extra=7), Greedy()])
+@pytest.mark.parametrize("make", [trainer, of_several])
+def test_helper_rollouts_feed_the_baseline_alone(whole, tiny, make, signal) -> None:
+    """Of one query and of several: what is trained on is drawn as without them, and a stopped run goes on bit for
+    bit."""
+    rule = Rule(signal=signal, optimiser=SGD(eta=0.05), rollouts=2)
+    plain, helped, stopped, resumed = (
+        make(whole, tiny, r) for r in (Rule(optimiser=SGD(eta=0.05), rollouts=2), rule, rule, rule)
+    )
+    first = helped.step()
+    assert first.tokens == plain.step().tokens
+    assert len(first.tokens) == 2 * helped.batch and helped.rows_each > len(first.tokens)
+    list(helped.run(4)), list(stopped.run(2))
+    resumed.load_state(stopped.state())
+    list(resumed.run(4))
+    moved = [not torch.equal(a, b) for a, b in zip(helped.parameters, whole_parameters(whole), strict=True)]
+    assert any(moved), "something was learned"
+    assert all(torch.equal(a, b) for a, b in zip(helped.parameters, resumed.parameters, strict=True))
+
+
+def whole_parameters(split: SplitModel) -> list[torch.Tensor]:
+    return split.adapters.trainable(split.adapters.fresh(1))
 
 
 def test_recomputing_changes_no_number(whole, tiny) -> None:
