@@ -15,17 +15,25 @@ from bandit_sim.arms.arms import TreeArms
 from bandit_sim.engines import tree_kernel
 from bandit_sim.rounds.keys import root_key
 from bandit_sim.rounds.step import Carry, ascend, batch_of, check_pair, draw, knobs_of, luck_of, push, start
-from theory.pay import Clean
+from theory.pay import Clean, PaySpec
 from theory.refusal import Refusal
+from theory.rules.displaceable import displaceable
 from theory.rules.rule import Rule
 
 
 def displacement(
-    arms: TreeArms, rule: Rule, rounds: int, seeds: int, key: int | jax.Array
+    arms: TreeArms,
+    rule: Rule,
+    rounds: int,
+    seeds: int,
+    key: int | jax.Array,
+    *,
+    pay: PaySpec | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """alpha and f = K alpha, (S, E) each, of replicas after `rounds` updates, in the arms' order of edges.
 
-    A pull moves the parameters along  sum_e c_e g(e), so a network can be put where the simulation has gone.
+    A pull moves the parameters along  sum_e c_e g(e), so a network can be put where the simulation has gone. Of a
+    forest these are all its edges, see `bandit_sim.arms.forest.edge_order`; a held-out query's alpha is 0.
 
     Arguments: as those of `bandit_sim.simulate`; the draws are its, so seed s ends where it would end there.
     Errors: Refusal for counts below 1, or an optimiser that no kernel engine carries.
@@ -36,28 +44,26 @@ def displacement(
         if count < 1:
             raise Refusal(f"{name} = {count}; give at least 1")
     check_pair(tree_kernel, rule)
-    if not carried(rule):
+    if not displaceable(rule):
         raise Refusal(
             f"entropy {rule.entropy.kind}, kl refresh {rule.kl.refresh}, epochs {rule.epochs}: give a rule without "
             "bonus, moving reference and further epochs"
         )
-    alpha = _alpha(arms, rule, rounds, root_key(key), jnp.arange(seeds, dtype=jnp.uint32))
+    pay = Clean() if pay is None else pay
+    alpha = _alpha(arms, rule, pay, rounds, root_key(key), jnp.arange(seeds, dtype=jnp.uint32))
     alpha = np.asarray(alpha, np.float64)
-    return alpha, alpha @ np.asarray(arms.kernel, np.float64).T
+    kernel = np.asarray(arms.kernel, np.float64)
+    return alpha, alpha * kernel if kernel.ndim == 1 else alpha @ kernel.T
 
 
-def carried(rule: Rule) -> bool:
-    """Whether a displacement can carry the rule."""
-    plain = rule.entropy.kind == "none" and rule.kl.refresh is None and rule.epochs == 1
-    return plain and rule.optimiser.linear
-
-
-@partial(jax.jit, static_argnames=("rule", "rounds"))
-def _alpha(arms: TreeArms, rule: Rule, rounds: int, root: jax.Array, seeds: jax.Array) -> jax.Array:
+@partial(jax.jit, static_argnames=("rule", "pay", "rounds"))
+def _alpha(
+    arms: TreeArms, rule: Rule, pay: PaySpec, rounds: int, root: jax.Array, seeds: jax.Array
+) -> jax.Array:
     engine: Any = tree_kernel
     kernel = jnp.asarray(arms.kernel)
-    # With the identity for a kernel a direction is the push c itself.
-    bare = replace(arms, kernel=jnp.eye(kernel.shape[0], dtype=kernel.dtype))
+    # With the identity for a kernel, whose diagonal this is, a direction is the push c itself.
+    bare = replace(arms, kernel=jnp.ones(kernel.shape[0], kernel.dtype))
     knobs = knobs_of(rule, kernel.dtype)
 
     def one_seed(seed: jax.Array) -> jax.Array:
@@ -66,9 +72,9 @@ def _alpha(arms: TreeArms, rule: Rule, rounds: int, root: jax.Array, seeds: jax.
 
         def one_round(held: tuple[jax.Array, Any, Any], number: jax.Array) -> tuple[Any, None]:
             alpha, optimiser, memory = held
-            state = begin.state + kernel @ alpha
-            luck = luck_of(engine, rule, Clean(), arms, seed_key, number, state.dtype)
-            draws = draw(engine, rule, Clean(), arms, state, luck, knobs)
+            state = begin.state + tree_kernel.metric(arms, alpha)
+            luck = luck_of(engine, rule, pay, arms, seed_key, number, state.dtype)
+            draws = draw(engine, rule, pay, arms, state, luck, knobs)
             carry = Carry(state, optimiser, memory, begin.reference, None)
             batch = batch_of(engine, rule, arms, carry, draws)
             pushed, memory = push(engine, rule, bare, state, memory, batch, draws)
