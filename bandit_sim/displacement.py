@@ -25,7 +25,8 @@ def displacement(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """alpha and f = K alpha, (S, E) each, of replicas after `rounds` updates, in the arms' order of edges.
 
-    A pull moves the parameters along  sum_e c_e g(e), so a network can be put where the simulation has gone.
+    A pull moves the parameters along  sum_e c_e g(e), so a network can be put where the simulation has gone. Of a
+    forest these are all its edges, see `bandit_sim.arms.forest.edge_order`; a held-out query's alpha is 0.
 
     Arguments: as those of `bandit_sim.simulate`; the draws are its, so seed s ends where it would end there.
     Errors: Refusal for counts below 1, or an optimiser that no kernel engine carries.
@@ -43,7 +44,8 @@ def displacement(
         )
     alpha = _alpha(arms, rule, rounds, root_key(key), jnp.arange(seeds, dtype=jnp.uint32))
     alpha = np.asarray(alpha, np.float64)
-    return alpha, alpha @ np.asarray(arms.kernel, np.float64).T
+    kernel = np.asarray(arms.kernel, np.float64)
+    return alpha, alpha * kernel if kernel.ndim == 1 else alpha @ kernel.T
 
 
 def carried(rule: Rule) -> bool:
@@ -56,8 +58,8 @@ def carried(rule: Rule) -> bool:
 def _alpha(arms: TreeArms, rule: Rule, rounds: int, root: jax.Array, seeds: jax.Array) -> jax.Array:
     engine: Any = tree_kernel
     kernel = jnp.asarray(arms.kernel)
-    # With the identity for a kernel a direction is the push c itself.
-    bare = replace(arms, kernel=jnp.eye(kernel.shape[0], dtype=kernel.dtype))
+    # With the identity for a kernel, whose diagonal this is, a direction is the push c itself.
+    bare = replace(arms, kernel=jnp.ones(kernel.shape[0], kernel.dtype))
     knobs = knobs_of(rule, kernel.dtype)
 
     def one_seed(seed: jax.Array) -> jax.Array:
@@ -66,7 +68,7 @@ def _alpha(arms: TreeArms, rule: Rule, rounds: int, root: jax.Array, seeds: jax.
 
         def one_round(held: tuple[jax.Array, Any, Any], number: jax.Array) -> tuple[Any, None]:
             alpha, optimiser, memory = held
-            state = begin.state + kernel @ alpha
+            state = begin.state + tree_kernel.metric(arms, alpha)
             luck = luck_of(engine, rule, Clean(), arms, seed_key, number, state.dtype)
             draws = draw(engine, rule, Clean(), arms, state, luck, knobs)
             carry = Carry(state, optimiser, memory, begin.reference, None)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from jax.tree_util import register_dataclass
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from bandit_sim.arms.checks import Array, check_flip, check_mass, check_reward, check_shape, concrete, floats
 from theory.refusal import Refusal
@@ -111,11 +112,11 @@ class TreeArms:
         probability: (E,) base probability of the edge at its node.
         node: (E,) node index from 0, ascending.
         depth: (E,) token position of the edge's first token.
-        path: (L, E) 1 where the edge lies on the leaf's path.
+        path: (L, E) 1 where the edge lies on the leaf's path; None where leaf i is edge i and no other.
         start: (L, T) depth of the edges that carry token t of the leaf.
         span: (L, T) how many tokens of the leaf they carry; 0 beyond the response's end.
         reward: (L,) reward of the leaf.
-        kernel: (E, E) inner products of the edges' scores.
+        kernel: (E, E) inner products of the edges' scores; or its diagonal (E,), where no two share anything.
         flip: (L,) chance that a noisy verifier misjudges the leaf; None is 0 for all.
         query: (L,) the query that the leaf answers, of a forest with a tree for each, training queries first;
             None is one query.
@@ -129,7 +130,7 @@ class TreeArms:
     probability: Array
     node: Array
     depth: Array
-    path: Array
+    path: Array | None
     start: Array
     span: Array
     reward: Array
@@ -180,9 +181,19 @@ class TreeArms:
             probability=np.asarray(tree.probability[order], dtype),
             node=node.astype(np.int32),
             depth=depth.astype(np.int32),
-            path=path.astype(dtype),
+            path=None if tree.kernel.ndim == 1 and is_identity(path) else path.astype(dtype),
             start=start,
             span=span,
             reward=np.asarray(tree.reward, dtype),
-            kernel=tree.kernel[np.ix_(order, order)],
+            kernel=ordered(tree.kernel, order),
         )
+
+
+def ordered(kernel: NDArray[np.floating], order: NDArray[np.integer]) -> NDArray[np.floating]:
+    """A kernel (E, E), or its diagonal (E,), with its edges in another order."""
+    return kernel[order] if kernel.ndim == 1 else kernel[np.ix_(order, order)]
+
+
+def is_identity(path: NDArray[Any]) -> bool:
+    """Whether leaf i is edge i and no other: a path that need not be held."""
+    return path.shape[0] == path.shape[1] and bool(np.array_equal(path, np.eye(len(path))))

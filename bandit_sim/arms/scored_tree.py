@@ -19,6 +19,7 @@ from theory.trees.response_tree import ResponseTree
 class ScoredTree:
     """Leaves of a response tree whose parameters theta are simulated: f = (1 / share) scores theta on its edges.
 
+    Of a forest, all queries' edges have their scores in the same parameters; see `bandit_sim.arms.forest.forest`.
     Any optimiser can act on theta as it does in the network, Adam, clips and decay included, where a kernel carries
     function values alone.
 
@@ -48,13 +49,28 @@ class ScoredTree:
     def flip(self) -> Array | None:
         return self.tree.flip
 
+    @property
+    def query(self) -> Array | None:
+        return self.tree.query
+
+    @property
+    def training(self) -> int:
+        return self.tree.training
+
+    @property
+    def batch(self) -> int:
+        return self.tree.batch
+
+    @classmethod
+    def of(cls, arms: TreeArms, scores: NDArray[np.floating], share: float = 1.0) -> ScoredTree:
+        """Tree arms, of one query or a forest, with scores (E, P) in the arms' order of edges."""
+        dtype = arms.kernel.dtype
+        # The one entry keeps the kernel's dtype; an E x E matrix would be carried for nothing.
+        return cls(replace(arms, kernel=np.zeros((1, 1), dtype)), np.asarray(scores, dtype), share)
+
     @classmethod
     def from_tree(
         cls, tree: ResponseTree, scores: NDArray[np.floating], share: float = 1.0, tokens: int | None = None
     ) -> ScoredTree:
         """`TreeArms.from_tree` with scores (E, P) in the tree's own order of edges."""
-        arms = TreeArms.from_tree(tree, tokens)
-        order, dtype = tree.by_node, tree.kernel.dtype
-        # The one entry keeps the kernel's dtype; an E x E matrix would be carried for nothing.
-        bare = replace(arms, kernel=np.zeros((1, 1), dtype))
-        return cls(bare, np.asarray(scores, dtype)[order], share)
+        return cls.of(TreeArms.from_tree(tree, tokens), np.asarray(scores)[tree.by_node], share)

@@ -34,12 +34,24 @@ def _edge_log_probabilities(arms: TreeArms, state: jax.Array) -> jax.Array:
     return jnp.maximum(state - top - jnp.log(_node_sum(arms, jnp.exp(state - top))), IMPOSSIBLE)
 
 
+def _along(arms: TreeArms, per_edge: jax.Array) -> jax.Array:
+    """(L,) the sum of per_edge over each leaf's path."""
+    return per_edge if arms.path is None else jnp.asarray(arms.path, per_edge.dtype) @ per_edge
+
+
+def _paths(arms: TreeArms, choices: jax.Array, dtype: Any) -> jax.Array:
+    """(n, E) the paths of the choices (n,)."""
+    if arms.path is None:
+        return (choices[:, None] == jnp.arange(jnp.shape(arms.node)[0], dtype=choices.dtype)).astype(dtype)
+    return jnp.asarray(arms.path, dtype)[choices]
+
+
 def init(arms: TreeArms) -> jax.Array:
     return jnp.log(jnp.asarray(arms.probability))
 
 
 def log_probabilities(arms: TreeArms, state: jax.Array) -> jax.Array:
-    return jnp.asarray(arms.path, state.dtype) @ _edge_log_probabilities(arms, state)
+    return _along(arms, _edge_log_probabilities(arms, state))
 
 
 def query_count(arms: TreeArms) -> int:
@@ -87,7 +99,7 @@ def sample(
 
 def token_logprobs(arms: TreeArms, state: jax.Array, choices: jax.Array) -> tuple[jax.Array, jax.Array]:
     start, span = jnp.asarray(arms.start)[choices], jnp.asarray(arms.span)[choices]
-    on_path = jnp.asarray(arms.path, state.dtype)[choices] * _edge_log_probabilities(arms, state)
+    on_path = _paths(arms, choices, state.dtype) * _edge_log_probabilities(arms, state)
     by_depth = jax.vmap(lambda logs: jax.ops.segment_sum(logs, arms.depth, start.shape[1]))(on_path)
     mask = token_mask(arms, choices, state.dtype)
     each = jnp.take_along_axis(by_depth, start, axis=1) / jnp.maximum(span, 1).astype(state.dtype)
@@ -105,7 +117,7 @@ def _taken(arms: TreeArms, state: jax.Array, choices: jax.Array, weights: jax.Ar
     mean = jax.vmap(lambda w, at: jnp.zeros_like(w).at[at].add(w))(
         share, start
     )  # (n, T) by depth of the edge
-    path = jnp.asarray(arms.path, state.dtype)[choices]
+    path = _paths(arms, choices, state.dtype)
     return jnp.sum(path * mean[:, jnp.asarray(arms.depth)], axis=0)
 
 
@@ -136,7 +148,7 @@ def greedy(arms: TreeArms, state: jax.Array, queries: jax.Array) -> jax.Array:
     """The leaf that the most likely edge at every node leads to: token by token, as a model decodes."""
     nodes = state.shape[0]
     top = jax.ops.segment_max(state, arms.node, nodes, indices_are_sorted=True)[arms.node]
-    strayed = jnp.asarray(arms.path, state.dtype) @ (state < top).astype(state.dtype)
+    strayed = _along(arms, (state < top).astype(state.dtype))
     answers = query_of(arms, jnp.arange(strayed.shape[0], dtype=queries.dtype)) == queries[:, None]
     return jnp.argmin(jnp.where(answers, strayed, jnp.inf), axis=1).astype(jnp.int32)
 
@@ -150,4 +162,5 @@ def entropy(arms: TreeArms, state: jax.Array, queries: jax.Array) -> jax.Array:
 
 
 def metric(arms: TreeArms, gradient: jax.Array) -> jax.Array:
-    return jnp.asarray(arms.kernel, gradient.dtype) @ gradient
+    kernel = jnp.asarray(arms.kernel, gradient.dtype)
+    return kernel * gradient if kernel.ndim == 1 else kernel @ gradient

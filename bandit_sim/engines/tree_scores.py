@@ -16,8 +16,6 @@ from bandit_sim.engines import single as _single
 from bandit_sim.engines import tree_kernel
 
 linear = False
-query_count, pick, query_of = _single.query_count, _single.pick, _single.query_of
-frequency, held_out = _single.frequency, _single.held_out
 
 
 def _edges(arms: ScoredTree, state: jax.Array) -> jax.Array:
@@ -29,12 +27,34 @@ def init(arms: ScoredTree) -> jax.Array:
     return jnp.zeros_like(jnp.asarray(arms.scores)[0])
 
 
+def query_count(arms: ScoredTree) -> int:
+    return tree_kernel.query_count(arms.tree)
+
+
+def pick(arms: ScoredTree, key: jax.Array) -> jax.Array:
+    return tree_kernel.pick(arms.tree, key)
+
+
+def query_of(arms: ScoredTree, choices: jax.Array) -> jax.Array:
+    return tree_kernel.query_of(arms.tree, choices)
+
+
+def frequency(arms: ScoredTree) -> jax.Array:
+    return tree_kernel.frequency(arms.tree)
+
+
 def log_probabilities(arms: ScoredTree, state: jax.Array) -> jax.Array:
     return tree_kernel.log_probabilities(arms.tree, _edges(arms, state))
 
 
 def success(arms: ScoredTree, state: jax.Array) -> jax.Array:
     return tree_kernel.success(arms.tree, _edges(arms, state))
+
+
+def held_out(arms: ScoredTree, state: jax.Array) -> jax.Array:
+    if arms.query is None:
+        return _single.held_out(arms, state)
+    return tree_kernel.held_out(arms.tree, _edges(arms, state))
 
 
 def sample(

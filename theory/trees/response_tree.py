@@ -27,7 +27,8 @@ class ResponseTree:
         reward: (L,) verified reward of the leaf, 0 or 1.
         depth: (E,) token position (from 0) of the edge's first token.
         length: (L,) tokens of the response (the mean, where a leaf stands for many responses).
-        kernel: (E, E) g(e).g(e') with g = grad log probability, with respect to the trained parameters.
+        kernel: (E, E) g(e).g(e') with g = grad log probability, with respect to the trained parameters; or its
+            diagonal (E,), where no two edges share anything.
 
     Errors: Refusal where shapes disagree, probabilities do not sum to one, or leaves do not sum to one.
     Source: design of this project; the linearised softmax policy of each token.
@@ -49,7 +50,7 @@ class ResponseTree:
             "path": (leaves, edges),
             "depth": (edges,),
             "length": (leaves,),
-            "kernel": (edges, edges),
+            "kernel": (edges,) if self.kernel.ndim == 1 else (edges, edges),
         }
         for name, shape in wanted.items():
             if getattr(self, name).shape != shape:
@@ -63,6 +64,27 @@ class ResponseTree:
         mass = self.leaf_probability()
         if abs(mass.sum() - 1) > 1e-6:
             raise Refusal(f"the tree's leaves hold {mass.sum():.6g} of the probability, expected 1")
+
+    @classmethod
+    def flat(cls, mass: Floats, reward: Floats) -> ResponseTree:
+        """Responses of one token that share nothing, with a logit each: the tabular bandit, one node, K = 1.
+
+        Its kernel is the diagonal of ones: a push sums to zero over the node, so that K c = c is the tabular step.
+
+        Arguments:
+            mass: (L,) probability of each response; normalised here.
+            reward: (L,) its reward.
+        Errors: Refusal where masses are no probabilities.
+        Source: `theory.trees.synthetic_tree.tabular_kernel`, up to a shift of all logits.
+        """
+        held, leaves = np.asarray(mass, np.float64), len(reward)
+        if held.shape != (leaves,) or not np.all(held >= 0) or not 0 < held.sum() < np.inf:
+            raise Refusal(
+                f"mass {held.shape} of {leaves} responses; give each a mass >= 0, not all of them 0"
+            )
+        zeros = np.zeros(leaves, dtype=np.int64)
+        path, paid = np.eye(leaves, dtype=np.int8), np.asarray(reward, np.float64)
+        return cls(zeros, held / held.sum(), path, paid, zeros, np.ones(leaves), np.ones(leaves))
 
     @property
     def by_node(self) -> NDArray[np.integer]:
@@ -110,4 +132,4 @@ class ResponseTree:
     def sequence_kernel(self) -> Floats:
         """(L, L) kernel of whole responses: the score of a response is the sum of its edges' scores."""
         path = self.path.astype(self.kernel.dtype)
-        return path @ self.kernel @ path.T
+        return (path * self.kernel if self.kernel.ndim == 1 else path @ self.kernel) @ path.T
