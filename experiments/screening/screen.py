@@ -15,7 +15,7 @@ from experiments.folder import store
 from experiments.folder.run_folder import RunFolder
 from experiments.screening.report import ScreenReport, Tally, planned_of, verdicts, write_rows
 from experiments.screening.spec import ScreenSpec
-from llm_bridge.probe.measure import SCREEN_STREAM
+from llm_bridge.probe.survey import SCREEN_STREAM
 from llm_bridge.queries.query import Query
 from llm_bridge.rewards.verifiers import score
 from llm_bridge.rollouts.base_rollouts import BaseRollouts, Visit

@@ -15,6 +15,8 @@ from experiments.specs.run_spec import ForecastSpec
 from llm_bridge.models.language_model import load_model
 from llm_bridge.network.specs import AdapterSpec
 from llm_bridge.probe.measure import measure
+from llm_bridge.probe.spec import ProbeSpec
+from llm_bridge.rollouts.asked import Question
 from theory.refusal import Refusal
 from theory.rules.dialects import preset
 from theory.rules.optimiser import SGD, Adam
@@ -31,15 +33,9 @@ def probe() -> Probe:
     whole = enumerate_model(
         model, "3+4=", lambda t: float(model.decode(list(t)) == "7"), 3, AdapterSpec(rank=2, blocks=1)
     )
-    return measure(
-        whole.split,
-        whole.prompt.tokens,
-        lambda t: float(model.decode(list(t)) == "7"),
-        end_tokens=model.end_tokens,
-        vocabulary=14,
-        rollouts=400,
-        max_tokens=3,
-    )
+    question = Question(whole.prompt.tokens, lambda t: float(model.decode(list(t)) == "7"), model.end_tokens)
+    spec = ProbeSpec(rollouts=400)
+    return measure(whole.split, [question], spec, max_tokens=3, seed=0, keep="correct").probes[0]
 
 
 def test_no_warning_at_a_small_step_and_one_with_the_number_at_a_large_one(probe: Probe) -> None:

@@ -29,6 +29,7 @@ from experiments.specs.run_spec import RelineariseSpec
 from theory.rules import Rule, preset
 from theory.trees.prefix_tree import Responses, grow
 from theory.trees.probe import Probe
+from theory.trees.probe_record import ProbeRecord
 from theory.trees.response_tree import ResponseTree
 
 TOKENS, FEATURES = 3, 5
@@ -62,8 +63,7 @@ class Small:
         responses = Responses(tuple(self.responses), tuple(rows), many, self.rewards, many > 0)
         layout = grow(responses, vocabulary=TOKENS, cut=0.0, leaf_cut=0.0, keep="all")
         own = np.array([scores[self.edges.index(a.tokens[:-1]), a.tokens[-1]] for a in layout.atoms])
-        meta = {"vocabulary": TOKENS, "cut": 0.0, "leaf_cut": 0.0, "keep": "all"}
-        return Probe(responses, layout, own @ own.T, meta, own)
+        return Probe(responses, layout, own @ own.T, ProbeRecord(vocabulary=TOKENS), own)
 
     def displaced(self, probe: Probe, shares, base):
         assert probe.scores is not None

@@ -21,7 +21,7 @@ from experiments.specs.run_spec import ModelSpec
 from llm_bridge.models.language_model import LanguageModel, load_model
 from llm_bridge.network.specs import AdapterSpec
 from llm_bridge.network.split import SplitModel
-from llm_bridge.probe.measure import enumerate_responses
+from llm_bridge.probe.enumerate import enumerate_responses
 from llm_bridge.queries.procedural import reasoning_gym_queries
 from llm_bridge.queries.query import Query
 from llm_bridge.queries.sources import load_queries
@@ -114,7 +114,6 @@ def test_verdicts_agree_with_the_exact_success(tmp_path: Path, tiny: LanguageMod
             lambda tokens, query=query: score([query.outcome(tiny.decode(list(tokens)))])[0],
             max_tokens=3,
             end_tokens=tiny.end_tokens,
-            vocabulary=14,
         )
         p = float(whole.mass @ whole.rewards)
         where = "too hard" if p < 0.3 else "too easy" if p > 0.9 else "in range"
@@ -179,7 +178,7 @@ def test_a_record_longer_than_what_was_gone_through_again_is_kept(tmp_path: Path
 
 
 def test_the_draws_are_not_the_probes_and_do_not_depend_on_what_else_is_drawn(tiny: LanguageModel) -> None:
-    from llm_bridge.probe.measure import PROBE_STREAM, SCREEN_STREAM
+    from llm_bridge.probe.survey import PROBE_STREAM, SCREEN_STREAM
     from llm_bridge.rollouts.base_rollouts import BaseRollouts
 
     def draws(stream: int, parts: list[tuple[int, int]], number: int = 0) -> list[Any]:
