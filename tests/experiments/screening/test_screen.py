@@ -114,7 +114,6 @@ def test_verdicts_agree_with_the_exact_success(tmp_path: Path, tiny: LanguageMod
             lambda tokens, query=query: score([query.outcome(tiny.decode(list(tokens)))])[0],
             max_tokens=3,
             end_tokens=tiny.end_tokens,
-            vocabulary=14,
         )
         p = float(whole.mass @ whole.rewards)
         where = "too hard" if p < 0.3 else "too easy" if p > 0.9 else "in range"
