@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from itertools import pairwise
 
@@ -15,11 +16,19 @@ HOME = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 def check() -> None:
     """Nothing where every package is the one that came with `onearm`; none of them is imported.
 
+    A plain folder of the same name, say of pictures, is no package and hides nothing of an installed one; of one
+    installed for editing (`pip install -e`) it would, unless HOME is searched as folders are: then it is appended
+    to `sys.path`.
+
     Errors: ImportError that names both paths and the fix. Where the process is the command `onearm`, the same words
     as its one-line error, and exit code 2.
     """
     for name in PACKAGES:
-        found, ours = _where(name), os.path.join(HOME, name)
+        spec = _spec(name)
+        if spec is not None and spec.origin is None and HOME not in sys.path:
+            sys.path.append(HOME)
+            spec = _spec(name)
+        found, ours = _path(spec), os.path.join(HOME, name)
         if found is None or os.path.realpath(found) == ours:
             continue
         message = (
@@ -32,13 +41,15 @@ def check() -> None:
         raise ImportError(message)
 
 
-def _where(name: str) -> str | None:
-    """The folder or file that `import name` takes, found without importing it; None where there is none."""
-    spec = sys.modules[name].__spec__ if name in sys.modules else find_spec(name)
-    if spec is None:
-        return None
-    if spec.submodule_search_locations is None:
-        return spec.origin
+def _spec(name: str) -> ModuleSpec | None:
+    """What `import name` takes, found without importing it."""
+    return sys.modules[name].__spec__ if name in sys.modules else find_spec(name)
+
+
+def _path(spec: ModuleSpec | None) -> str | None:
+    """The folder of a package, or the file of a module."""
+    if spec is None or spec.submodule_search_locations is None:
+        return spec and spec.origin
     return next(iter(spec.submodule_search_locations), None)
 
 

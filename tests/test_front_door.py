@@ -169,7 +169,39 @@ def test_a_package_that_hides_ours_is_named(theirs, tmp_path):
         assert ran.returncode == 2 and line == said.replace("ImportError", "error")
 
 
-def test_a_folder_without_a_package_hides_nothing(tmp_path):
+EDITABLE = f"""
+import sys
+from importlib.machinery import PathFinder
+class Editable:
+    # As `pip install -e` has it: asked last, after every folder of sys.path.
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        return PathFinder.find_spec(name, [{str(ROOT)!r}]) if path is None else None
+sys.path.remove({str(ROOT)!r})
+sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in finder.__module__] + [Editable]
+"""
+
+
+@pytest.mark.parametrize("installed", ["", EDITABLE], ids=["installed", "for editing"])
+def test_a_folder_without_a_package_hides_nothing(installed, tmp_path):
     (tmp_path / "figures").mkdir()
-    ran = fresh("import onearm; print(onearm.__version__)", tmp_path)
-    assert ran.stdout.strip() == onearm.__version__, ran.stderr
+    ran = fresh(f"{installed}\nimport onearm, figures; print(onearm.__version__, figures.__file__)", tmp_path)
+    assert ran.stdout.split() == [onearm.__version__, str(ROOT / "figures" / "__init__.py")], ran.stderr
+
+
+def test_a_verb_takes_a_run_or_a_spec_and_a_folder(tmp_path):
+    spec = onearm.RunSpec(
+        query=onearm.Query(prompt="3+4=", answer="7", verifier="integer"),
+        model=onearm.ModelSpec(name="tiny-arithmetic"),
+        rule=onearm.preset("minimalist", eta=0.005),
+        probe=onearm.ProbeSpec(rollouts=64),
+        max_tokens=3,
+    )
+    with pytest.raises(Refusal, match="out is missing"):
+        onearm.forecast(spec)
+    run = onearm.Run(spec, tmp_path / "run")
+    with pytest.raises(Refusal, match="has its folder"):
+        onearm.probe(run, tmp_path)
+    assert onearm.probe(run).p0 == onearm.probe(spec, str(tmp_path / "run")).p0
+    with pytest.raises(Refusal, match="holds no finished run"):
+        onearm.explain(run)
