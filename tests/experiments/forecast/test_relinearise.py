@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from itertools import product
 from pathlib import Path
-from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -16,6 +15,7 @@ from scipy import stats
 from bandit_sim import TreeArms, simulate
 from experiments.forecast.bandits import Drawn
 from experiments.forecast.correction import Correction, corrected
+from experiments.forecast.network import Network
 from experiments.forecast.relinearise import (
     LOOK,
     ONWARD,
@@ -25,7 +25,7 @@ from experiments.forecast.relinearise import (
     moved,
     reached,
 )
-from experiments.specs import RelineariseSpec
+from experiments.specs import RelineariseSpec, RunSpec
 from theory.forecast import Forecast
 from theory.rules import Rule, preset
 from theory.trees.joint_probe import JointProbe
@@ -74,6 +74,19 @@ class Small:
         return {"theta": (start + torch.from_numpy(shares @ probe.scores),)}
 
 
+class Toy(Network):
+    """The policy in a network's place."""
+
+    def __init__(self, spec: RunSpec, policy: Small) -> None:
+        self.spec, self.policy, self.progress = spec, policy, lambda label, done, total: None
+
+    def probe(self, factors=None, rollouts=None, stream=0) -> JointProbe:
+        return self.policy.probe(factors, rollouts, stream)
+
+    def displaced(self, joint, shares, base=None):
+        return self.policy.displaced(joint, shares, base)
+
+
 def toy(
     folder: Path,
     seed: int,
@@ -87,10 +100,8 @@ def toy(
     made = spec(
         rule=rule or preset("minimalist", eta=0.3), rounds=12, forecast=small(relinearise=asked, seeds=48)
     )
-    network = SimpleNamespace(
-        spec=made, probe=policy.probe, displaced=policy.displaced, progress=lambda *told: None
-    )
-    return Relinearised(network, policy.probe(), folder)  # pyright: ignore
+    network = Toy(made, policy)
+    return Relinearised(network, policy.probe(), folder)
 
 
 @pytest.mark.parametrize(
