@@ -151,7 +151,7 @@ def edge_order(trees: Sequence[ResponseTree]) -> NDArray[np.integer]:
 def _own_kernels(trees: Sequence[ResponseTree]) -> NDArray[np.floating]:
     if all(tree.kernel.ndim == 1 for tree in trees):
         return np.concatenate([tree.kernel for tree in trees])
-    return block_diag(*(np.diag(tree.kernel) if tree.kernel.ndim == 1 else tree.kernel for tree in trees))
+    return np.asarray(block_diag(*(np.diag(tree.kernel) if tree.kernel.ndim == 1 else tree.kernel for tree in trees)))
 
 
 def _joined(

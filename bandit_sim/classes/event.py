@@ -124,7 +124,7 @@ def _quiet_rounds(
             f"optimiser {rule.optimiser.kind} is not plain SGD and may move in every round; use the lumped engine"
         )
     if paid is None:
-        raise Refusal("the pay is left to chance; use the lumped engine")
+        raise Refusal("rewards are left to chance; use the lumped engine")
     if how_to_weigh(rule, paid) != "table":
         raise Refusal(
             f"signal {rule.signal.kind} needs at most two rewards, no memory and no log-probabilities to have "

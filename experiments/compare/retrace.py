@@ -86,7 +86,7 @@ class Students:
     def learn(self, t: int) -> None:
         """The record's round t."""
         responses = [y for replica in self.observed.tokens for y in replica[t]]
-        rewards, query = (x[:, t].reshape(-1) for x in (self.observed.rewards, self.observed.query))
+        rewards, query = self.observed.rewards[:, t].reshape(-1), self.observed.query[:, t].reshape(-1)
         for student in (self.network, self.linear):
             student.retrace(responses, rewards, query)
 

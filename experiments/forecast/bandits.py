@@ -62,7 +62,7 @@ def sequences_of(spec: RunSpec, joint: JointProbe, drawn: Drawn, tokens: int | N
     """Whole responses in place of their tokens: each a particle whose score is the sum of its edges'."""
     if spec.rule.optimiser.linear and len(drawn.trees) == 1:
         return ParticleArms.from_tree(drawn.trees[0])
-    path = block_diag(*(tree.path for tree in drawn.trees)).astype(drawn.kernel.dtype)
+    path = np.asarray(block_diag(*(tree.path for tree in drawn.trees)), drawn.kernel.dtype)
     whole = Drawn(
         [tree.as_sequences() for tree in drawn.trees],
         path @ drawn.kernel @ path.T,
@@ -99,7 +99,7 @@ def tabular_arms(probe: Probe) -> Arms:
     return Arms.from_masses(*_masses(probe, UNSEEN_ARMS))
 
 
-def _masses(probe: Probe, unseen: int) -> tuple[Array, Array]:
+def _masses(probe: Probe, unseen: int) -> tuple[Floats, Floats]:
     """Probability and reward of the arms of one query."""
     mass, reward = probe.responses.mass, probe.responses.rewards
     right = max(probe.p0 - probe.found, 1e-12)
@@ -146,6 +146,6 @@ def leaves_of(joint: JointProbe, observed: Observed) -> NDArray[np.integer]:
     starts = np.cumsum([0, *(len(probe.tree().reward) for probe in joint.probes)])
     leaves = np.zeros(observed.rewards.shape, dtype=np.int64)
     for (s, t, i), q in np.ndenumerate(observed.query):
-        leaf = joint.probes[q].leaf_of(observed.tokens[s][t][i], observed.outcomes[s, t, i])
+        leaf = joint.probes[q].leaf_of(observed.tokens[s][t][i], float(observed.outcomes[s, t, i]))
         leaves[s, t, i] = starts[q] + leaf
     return leaves

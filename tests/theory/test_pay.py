@@ -173,7 +173,7 @@ def test_numpy_jax_and_torch_pay_the_same_and_chances_sum_to_one(pay, seed, sing
     [
         *[(kind, PAYS[kind]()) for kind in ("clean", "plus_minus", "negative_only", "noisy")],
         ("plus-minus", PlusMinus()),
-        ("noisy:false_positive=.1,false_negative=.05", Noisy(false_positive=0.1, false_negative=0.05)),
+        ("noisy:false_positive=.1,false-negative=.05", Noisy(false_positive=0.1, false_negative=0.05)),
         (
             " noisy : false_negative = .2 , pays = negative-only",
             Noisy(false_negative=0.2, pays=NegativeOnly()),

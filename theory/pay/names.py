@@ -15,7 +15,7 @@ def named_pay(text: str) -> Any:
     plus_minus | noisy:false_positive=.1,pays=plus_minus | clean+.5*overlong:limit=64,buffer=16
 
     Arguments:
-        text: a hyphen in a kind is an underscore.
+        text: a hyphen in the name of a kind or a field is an underscore.
     Errors: Refusal naming the kinds, or the field that is wrong.
     """
     terms = re.split(r"\+(?=\s*(?:[^+*,:=]*\*)?\s*[A-Za-z])", text)  # 1e+3 is a number
@@ -40,6 +40,7 @@ def _one_pay(text: str) -> PaySpec:
     fields: dict[str, Any] = {}
     for item in rest.split(",") if rest else ():
         field, equals, value = (part.strip() for part in item.partition("="))
+        field = field.replace("-", "_")
         if not equals or field in fields:
             raise Refusal(f"{item!r}; give each field once, as {kind}:FIELD=VALUE,FIELD=VALUE")
         fields[field] = {"kind": value.replace("-", "_")} if field == "pays" else value
