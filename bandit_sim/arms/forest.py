@@ -151,7 +151,9 @@ def edge_order(trees: Sequence[ResponseTree]) -> NDArray[np.integer]:
 def _own_kernels(trees: Sequence[ResponseTree]) -> NDArray[np.floating]:
     if all(tree.kernel.ndim == 1 for tree in trees):
         return np.concatenate([tree.kernel for tree in trees])
-    return np.asarray(block_diag(*(np.diag(tree.kernel) if tree.kernel.ndim == 1 else tree.kernel for tree in trees)))
+    return np.asarray(
+        block_diag(*(np.diag(tree.kernel) if tree.kernel.ndim == 1 else tree.kernel for tree in trees))
+    )
 
 
 def _joined(
@@ -192,9 +194,8 @@ def _joined(
 
 def _paths(each: Sequence[TreeArms]) -> NDArray[np.floating]:
     """(L, E) paths in the forest."""
-    return block_diag(
-        *(
-            np.eye(len(arms.node), dtype=arms.kernel.dtype) if arms.path is None else arms.path
-            for arms in each
-        )
+    dense = (
+        np.eye(len(arms.node), dtype=arms.kernel.dtype) if arms.path is None else np.asarray(arms.path)
+        for arms in each
     )
+    return np.asarray(block_diag(*dense))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from experiments.words import text_of
 from theory.refusal import Refusal
 
 if TYPE_CHECKING:
+    from experiments.run.run import Run
     from experiments.specs import RunSpec
 
 SIMULATES, COMPARES = ("forecast", "overlay"), ("overlay",)
@@ -54,12 +55,24 @@ def stage(name: str, text: str) -> Command:
 
 def _numbers(name: str, spec: RunSpec, out: Path, given: Given, model: Any = None) -> dict[str, Any]:
     """The numbers of one run's stage, which is found in its folder or made."""
-    from experiments.compare import numbers
     from experiments.run.run import Run
 
     with progress(given.as_json, begin_of(name, spec), plan_of(spec)) as told:
         run = Run(spec, out, told, model, micro_batch=given.micro_batch, recompute=given.recompute)
-        return getattr(numbers, f"{name}_numbers")(run)
+        return _act(name)(run)
+
+
+def _act(name: str) -> Callable[[Run], dict[str, Any]]:
+    """What a stage does; a probe loads no simulator."""
+    from experiments.compare import numbers
+
+    if name == "overlay":
+        from experiments.compare.overlay import overlay_numbers
+
+        return overlay_numbers
+    return {
+        "probe": numbers.probe_numbers, "forecast": numbers.forecast_numbers, "train": numbers.train_numbers
+    }[name]  # fmt: skip
 
 
 def _each(name: str, specs: Sequence[RunSpec], given: Given) -> None:

@@ -307,7 +307,7 @@ def test_adam_and_all_parameters(tmp_path: Path, tiny: LanguageModel) -> None:
     numbers = overlay(Run(adam, tmp_path / "adam", model=tiny)).numbers
     assert 0 <= numbers["crps_kernel"] < 1 and "crps_apart" not in numbers
     full = spec(
-        adapter=FullSpec(), replicas=1, rounds=4, rule=preset("rloo", eta=0.0005, rollouts=4),
+        adapter=FullSpec(), replicas=1, rounds=4, rule=preset("rloo", eta=0.0003, rollouts=4),
         probe=ProbeSpec(rollouts=200, sketch=4096),
     )  # fmt: skip
     run = Run(full, tmp_path / "full", model=tiny)
