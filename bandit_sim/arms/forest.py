@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import overload
 
@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import block_diag
 
 from bandit_sim.arms.arms import TreeArms, is_identity, ordered
-from bandit_sim.arms.checks import floats
+from bandit_sim.arms.checks import Array, floats
 from bandit_sim.arms.scored_tree import ScoredTree
 from theory.refusal import Refusal
 from theory.trees.response_tree import ResponseTree
@@ -151,9 +151,7 @@ def edge_order(trees: Sequence[ResponseTree]) -> NDArray[np.integer]:
 def _own_kernels(trees: Sequence[ResponseTree]) -> NDArray[np.floating]:
     if all(tree.kernel.ndim == 1 for tree in trees):
         return np.concatenate([tree.kernel for tree in trees])
-    return np.asarray(
-        block_diag(*(np.diag(tree.kernel) if tree.kernel.ndim == 1 else tree.kernel for tree in trees))
-    )
+    return _blocks(np.diag(tree.kernel) if tree.kernel.ndim == 1 else tree.kernel for tree in trees)
 
 
 def _joined(
@@ -194,8 +192,10 @@ def _joined(
 
 def _paths(each: Sequence[TreeArms]) -> NDArray[np.floating]:
     """(L, E) paths in the forest."""
-    dense = (
-        np.eye(len(arms.node), dtype=arms.kernel.dtype) if arms.path is None else np.asarray(arms.path)
-        for arms in each
+    return _blocks(
+        np.eye(len(arms.node), dtype=arms.kernel.dtype) if arms.path is None else arms.path for arms in each
     )
-    return np.asarray(block_diag(*dense))
+
+
+def _blocks(matrices: Iterable[Array]) -> NDArray[np.floating]:
+    return np.asarray(block_diag(*matrices))

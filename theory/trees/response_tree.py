@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from theory.refusal import Refusal
 
@@ -66,7 +66,7 @@ class ResponseTree:
             raise Refusal(f"the tree's leaves hold {mass.sum():.6g} of the probability, expected 1")
 
     @classmethod
-    def flat(cls, mass: Floats, reward: Floats) -> ResponseTree:
+    def flat(cls, mass: ArrayLike, reward: ArrayLike) -> ResponseTree:
         """Responses of one token that share nothing, with a logit each: the tabular bandit, one node, K = 1.
 
         Its kernel is the diagonal of ones: a push sums to zero over the node, so that K c = c is the tabular step.
@@ -77,14 +77,22 @@ class ResponseTree:
         Errors: Refusal where masses are no probabilities.
         Source: `theory.trees.synthetic_tree.tabular_kernel`, up to a shift of all logits.
         """
-        held, leaves = np.asarray(mass, np.float64), len(reward)
+        held, paid = np.asarray(mass, np.float64), np.asarray(reward, np.float64)
+        leaves = len(paid)
         if held.shape != (leaves,) or not np.all(held >= 0) or not 0 < held.sum() < np.inf:
             raise Refusal(
                 f"mass {held.shape} of {leaves} responses; give each a mass >= 0, not all of them 0"
             )
         zeros = np.zeros(leaves, dtype=np.int64)
-        path, paid = np.eye(leaves, dtype=np.int8), np.asarray(reward, np.float64)
-        return cls(zeros, held / held.sum(), path, paid, zeros, np.ones(leaves), np.ones(leaves))
+        return cls(
+            zeros,
+            held / held.sum(),
+            np.eye(leaves, dtype=np.int8),
+            paid,
+            zeros,
+            np.ones(leaves),
+            np.ones(leaves),
+        )
 
     @property
     def by_node(self) -> NDArray[np.integer]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from bandit_sim import ScoredTree, TreeArms, replay, simulate
+from bandit_sim import ScoredTree, TreeArms, forest, replay, replay_asked, simulate
 from theory.refusal import Refusal
 from theory.rules import Adam, Rule, preset
 from theory.trees.response_tree import ResponseTree
@@ -84,3 +84,40 @@ def test_scores_of_other_edges_and_an_impossible_share_are_named() -> None:
         ScoredTree(TreeArms.from_tree(TREE), SCORES[:5])
     with pytest.raises(Refusal, match=r"share = 0; give what part"):
         ScoredTree.from_tree(TREE, SCORES, 0)
+
+
+def test_a_forest_under_adam_is_one_theta_for_all_queries() -> None:
+    """Two queries of the same scores, both in the batch, paid alike: each goes where the tree alone does."""
+    rule = Rule(optimiser=Adam(eta=0.05))
+    rng = np.random.default_rng(3)
+    leaves, rewards = rng.integers(0, 5, (2, 10, 1)), rng.integers(0, 2, (2, 10, 1)).astype(float)
+    with jax.enable_x64(True):
+        one = replay(ScoredTree.from_tree(TREE, SCORES), rule, leaves, rewards)
+        both = forest([TREE, TREE], scores=np.concatenate([SCORES, SCORES]), training=2, batch=2)
+        two = replay_asked(
+            both, rule, np.concatenate([leaves, leaves + 5], axis=2), np.repeat(rewards, 2, axis=2)
+        )
+        apart = forest([TREE, TREE], scores=np.concatenate([SCORES, 0 * SCORES]), training=1)
+        seen = simulate(apart, rule, 12, 8, 1, observe=("success", "held_out"))
+    np.testing.assert_allclose(two, np.repeat(one[..., None], 2, axis=2), rtol=1e-9)
+    assert np.std(one) > 0.02
+    np.testing.assert_allclose(seen["held_out"], TREE.success(), rtol=1e-12)
+    assert np.std(seen["success"][:, -1]) > 0
+
+
+def test_under_sgd_a_scored_forest_is_the_forest_of_its_kernel() -> None:
+    """Draw by draw, one training query of two in a round and a third held out."""
+    rule = preset("rloo", eta=0.02, rollouts=3)
+    scores = np.random.default_rng(1).normal(size=(18, 9))
+    names = ("success", "held_out", "reward", "entropy")
+    with jax.enable_x64(True):
+        kernel, scored = (
+            simulate(arms, rule, 12, 8, 1, observe=names)
+            for arms in (
+                forest([TREE] * 3, scores @ scores.T / 0.5, training=2),
+                forest([TREE] * 3, scores=scores, share=0.5, training=2),
+            )
+        )
+    for name in names:
+        np.testing.assert_allclose(scored[name], kernel[name], rtol=1e-9, err_msg=name)
+    assert np.std(kernel["held_out"][:, -1]) > 0

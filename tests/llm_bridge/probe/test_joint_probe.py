@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,7 +22,7 @@ from llm_bridge.rollouts.asked import Question
 from llm_bridge.rollouts.rollouts import read_prompt
 from tests.llm_bridge.conftest import shaken
 from theory.refusal import Refusal
-from theory.trees.joint_probe import JointProbe
+from theory.trees.joint_probe import JointProbe, sequences
 
 PROMPTS, RIGHT = ("3+4=", "1+1=", "2+6="), ("7", "2", "8")
 WHOLE = ProbeSpec(rollouts=3000, cut=0, leaf_cut=0)
@@ -169,12 +171,46 @@ def test_a_bootstrap_draws_every_query_apart(joint) -> None:
     assert all(np.array_equal(a.probability, b.probability) for a, b in zip(first, again, strict=True))
 
 
+def test_one_query_has_its_trees_own_kernel(joint) -> None:
+    """Its own bootstrap, too: that of `Probe.bootstrap_weights(seed)`."""
+    probe = joint.probes[0]
+    alone = JointProbe((probe,), probe.gram)
+    for seed in (None, 4):
+        (tree,), kernel, (own,) = alone.trees_and_scores(seed)
+        wanted, scores = probe.tree_and_scores(None if seed is None else probe.bootstrap_weights(seed))
+        assert kernel is tree.kernel
+        np.testing.assert_array_equal(kernel, wanted.kernel)
+        np.testing.assert_array_equal(own, scores)
+
+
+def test_edges_have_their_atoms_scores_tree_by_tree(joint) -> None:
+    """Products of the edges' scores are the kernel between queries; within one, tails have a correction."""
+    trees, kernel, maps = joint.trees_and_scores(2)
+    assert joint.edge_scores(maps) is None
+    values, vectors = np.linalg.eigh(joint.gram)  # of rounded scores: some are a little below 0
+    low = vectors * np.sqrt(np.maximum(values, 0))
+    ends = np.cumsum([0, *(len(probe.layout.atoms) for probe in joint.probes)])
+    held = [
+        replace(probe, scores=low[a:b], share=0.5)
+        for probe, a, b in zip(joint.probes, ends, ends[1:], strict=False)
+    ]
+    scores = JointProbe(tuple(held), joint.gram).edge_scores(maps)
+    assert scores.shape == (sum(len(tree.node) for tree in trees), len(joint.gram))
+    query = np.repeat(np.arange(3), [len(tree.node) for tree in trees])
+    between = query[:, None] != query[None, :]
+    np.testing.assert_allclose(
+        (scores @ scores.T)[between], kernel[between], atol=1e-5 * np.abs(kernel).max()
+    )
+    assert JointProbe(tuple(held), joint.gram).share == 0.5
+
+
 def test_what_cannot_be_joined_is_refused(split, tiny, questions, joint) -> None:
     with pytest.raises(Refusal, match=r"gram has shape \(2, 2\), the probes have .* atoms"):
         JointProbe(joint.probes, np.eye(2))
     trees, kernel = joint.trees()
-    with pytest.raises(Refusal, match=r"kernel has shape .*, the trees have"):
-        forest(trees[:1], kernel, training=1)
+    for refused in (lambda: forest(trees[:1], kernel, training=1), lambda: sequences(trees[:1], kernel)):
+        with pytest.raises(Refusal, match=r"kernel has shape .*, the trees have"):
+            refused()
     hopeless = Question(questions[0].prompt, lambda t: 0.0, tiny.end_tokens)
     with pytest.raises(NoCorrectRollout, match="query 2 of 2: no correct rollout among 90"):
         measure(split, [questions[0], hopeless], ProbeSpec(rollouts=90), max_tokens=2, seed=0)
