@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bandit_sim import TreeArms, displacement, forest, simulate
+from bandit_sim.arms.forest import edge_order
 from experiments.folder.probe_store import load_probe, save_probe
 from experiments.forecast.bandits import Drawn
 from experiments.forecast.correction import Correction
@@ -205,8 +206,7 @@ def reached(spec: RunSpec, drawn: Drawn, rounds: int, seeds: int, key: int) -> t
     if rounds == 0:
         still = np.zeros((seeds, edges[-1]))
         return still, still
-    order = np.concatenate([start + tree.by_node for start, tree in zip(edges, drawn.trees, strict=False)])
-    back = np.argsort(order)
+    back = np.argsort(edge_order(drawn.trees))
     alpha, f = displacement(arms_of(spec, drawn), spec.rule, rounds, seeds, key, pay=spec.pay)
     return alpha[:, back], f[:, back]
 
