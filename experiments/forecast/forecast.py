@@ -63,6 +63,7 @@ def forecast(spec: RunSpec, joint: JointProbe, progress: Progress) -> Forecast:
     seen = ("outcome", "success", *(("held_out",) if spec.held_out else ()))
     members: dict[tuple[str, str], list[Array]] = {}
     success: dict[tuple[str, str], list[Array]] = {}
+    progress("simulate", 0, len(jobs))
     for done, (engine, arms, rule) in enumerate(jobs):
         seed = spec.seed + done
         # A round more than is trained: its success is that after the last update.

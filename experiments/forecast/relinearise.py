@@ -153,6 +153,7 @@ class Relinearised:
         sets = ("training", "held_out") if self.spec.held_out else ("training",)
         difference = {name: np.zeros((count, rounds)) for name in sets}
         linear, network = np.zeros((2, parts, count))
+        self.network.progress("relinearise", 0, count * parts)
         for k in range(count):
             for i, start in enumerate(self.asked.rounds, start=1):
                 old = moved(Drawn.of(self.probe(k, i - 1)), self.state(k, i)[1])
