@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from bandit_sim.engines import Engine
+from bandit_sim.engines.engine import Engine
 from bandit_sim.rounds.keys import VIRTUAL, key_at
 from bandit_sim.rounds.observe import Observable, Seen
 from bandit_sim.rounds.step import Carry, Knobs, Luck, batch_of, draw, luck_of, push, start, update

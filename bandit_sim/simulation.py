@@ -15,9 +15,17 @@ from bandit_sim.arms.arm_classes import ArmClasses
 from bandit_sim.arms.lazy_tree import LazyTree
 from bandit_sim.classes import lazy_tree
 from bandit_sim.classes.by_class import ClassEngine, block_of, simulate_classes
-from bandit_sim.engines import AnyArms, engine_for
+from bandit_sim.engines.engine import AnyArms
+from bandit_sim.engines.registry import engine_for
 from bandit_sim.rounds.keys import root_key
-from bandit_sim.rounds.observe import OBSERVABLES, Observable, check_names, class_masses
+from bandit_sim.rounds.observe import (
+    CLASS_MASS,
+    OBSERVABLES,
+    SUMMARIES,
+    Observable,
+    check_names,
+    class_masses,
+)
 from bandit_sim.rounds.scan import run_seeds
 from bandit_sim.rounds.step import Knobs, check_decay, check_pair
 from theory.curves import Curves
@@ -251,8 +259,8 @@ def _stack(arms: Sequence[AnyArms], dtype: DType | None) -> tuple[Any, list[jax.
 
 def _observables(observe: Observe, rewards: np.ndarray) -> tuple[tuple[str, Observable], ...]:
     rows: dict[str, Observable] = {}
-    for name in check_names(observe, [*OBSERVABLES, "class_mass"], "the engine of these arms"):
-        if name == "class_mass":
+    for name in check_names(observe, [*SUMMARIES], "the engine of these arms"):
+        if name == CLASS_MASS:
             rows |= class_masses(tuple(float(x) for x in np.unique(rewards)))
         else:
             rows[name] = OBSERVABLES[name]
