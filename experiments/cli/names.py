@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 
-MODELS = ("tiny-arithmetic", "smollm2-135m", "gemma3-270m")
 PROFILES = ("two_class", "power_law", "log_normal")
 ENGINES = ("auto", "dense", "lumped", "event", "kernel", "tree", "lazy_tree", "tree_kernel", "contexts")
 OBSERVABLES = (
@@ -34,6 +33,12 @@ def _pays() -> str:
     return "; ".join(f"{kind} ({text[:1].lower()}{text[1:]})" for kind, text in said.items())
 
 
+def _models() -> str:
+    from llm_bridge.models.registry import MODELS
+
+    return ", ".join(MODELS)
+
+
 def _data_sets() -> str:
     from llm_bridge.queries.data_sets import DATA_SETS
 
@@ -52,7 +57,7 @@ REGISTRIES: dict[str, Callable[[], str]] = {
     "pays": _pays,
     "data_sets": _data_sets,
     "trainers": _trainers,
-    "models": lambda: ", ".join(MODELS),
+    "models": _models,
     "profiles": lambda: any_of(PROFILES),
     "engines": lambda: any_of(ENGINES),
     "observables": lambda: any_of(OBSERVABLES),
