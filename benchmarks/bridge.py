@@ -42,7 +42,7 @@ from llm_bridge.probe.measure import measure
 from llm_bridge.probe.spec import ProbeSpec
 from llm_bridge.queries.builtin import BUILTIN, DEFAULT
 from llm_bridge.queries.query import Query
-from llm_bridge.rewards.verifiers import score as pay
+from llm_bridge.rewards.verifiers import score as rewards_of
 from llm_bridge.rollouts.asked import Asked, Question, sample_each
 from llm_bridge.rollouts.rollouts import read_prompt, read_responses, score
 from llm_bridge.train import Trainer
@@ -78,7 +78,7 @@ class Bench:
         return self.model.encode_prompt(self.query.prompt)
 
     def reward_of(self, tokens: Tokens) -> float:
-        return float(pay([self.query.outcome(self.model.decode(list(tokens)))])[0])
+        return float(rewards_of([self.query.outcome(self.model.decode(list(tokens)))])[0])
 
     def trainer(self, max_tokens: int) -> Trainer:
         return Trainer(

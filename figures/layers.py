@@ -32,7 +32,7 @@ class Panel:
 
     title: its number and name; words: the variant shown, or why there is none (then no run).
     at, run, run_error (T,): rounds, mean success over seeds, its standard error.
-    forecast_at, forecast (T,), band (2, T): what was foretold before the run, None where nothing was.
+    forecast_at, forecast (T,), band (2, T): what was forecast before the run, None where nothing was.
     below_at, below: mean success of the lowest layer, None for that one.
     """
 
@@ -67,7 +67,7 @@ def draw_ladder(panels: Sequence[Panel], title: str) -> Figure:
         figure.legend(
             handles=[
                 Line2D([], [], color=INK, lw=1.4, label="run, ± 2 standard errors"),
-                Line2D([], [], color=BLUE, lw=1.0, label="foretold before the run"),
+                Line2D([], [], color=BLUE, lw=1.0, label="forecast before the run"),
                 Patch(color=BLUE, alpha=0.2, label="its 90% band"),
                 Line2D([], [], color=GREY, lw=1.0, ls=(0, (2.2, 1.6)), label="run of the lowest layer"),
             ],

@@ -257,7 +257,7 @@ class Trainer:
             row = int(np.flatnonzero(~np.isfinite(rewards))[0])
             raise Refusal(
                 f"reward {rewards[row]} of replica {row // self.rows_each} in round {self.round + 1} is not "
-                "finite; make the verifier pay 0 or 1, or return None where it cannot tell"
+                "finite; make the verifier return 0 or 1, or None where it cannot tell"
             )
         reference = self._scores(rolled, query, self.reference) if self.rule.kl.reads_reference else logs
         role = torch.tensor(self.rule.roles).repeat(self.replicas, self.batch)

@@ -40,7 +40,7 @@ def explain(
 
     Arguments:
         run: a folder that holds a finished overlay.
-        at: numbers of updates after which to look, 0 .. T-1; default half of the run and its last round.
+        at: rounds after which to look, 0 .. T-1; default half of the run and its last round.
         rollouts: fresh rollouts per replica and look, for the correct responses the tree does not resolve. The
             linearised network's share of them is weighted by importance, pi_linear(y) / pi(y): the two
             networks are compared on the same rollouts, so that their difference is not blurred by them.
@@ -55,7 +55,7 @@ def explain(
         raise Refusal(f"{run.out} holds no finished run; call onearm overlay with --out {run.out} first")
     looks = sorted({rounds // 2, rounds - 1} if at is None else set(at))
     if not looks or not 0 <= looks[0] <= looks[-1] < rounds:
-        raise Refusal(f"at = {looks}; give numbers of updates from 0 to {rounds - 1}")
+        raise Refusal(f"at = {looks}; give numbers of rounds from 0 to {rounds - 1}")
     _check_rule(spec)
     if replicas is not None and not 2 <= replicas <= spec.replicas:
         raise Refusal(f"replicas = {replicas}; give 2 to {spec.replicas}, as many as the run has")

@@ -21,10 +21,10 @@ VERSIONS = ("torch", "transformers", "jax")
 HEAD = """# How good the forecasts were
 
 Every section says which command wrote it, when, and with which versions, from the numbers that each run wrote before
-(the forecast) and after it was trained. Nothing was fitted. f / o: foretold and observed, in rounds; a dash is a level
+(the forecast) and after it was trained. Nothing was fitted. f / o: forecast and observed, in rounds; a dash is a level
 not reached. Coverage: share of rounds within the 50% and the 90% band. CRPS of the mean success: the tree kernel's,
 beside a sequence kernel, a bandit without shared parameters, "nothing is learned", and a logistic curve that has seen
-the first quarter of the run. z: the outcomes against what each replica's own history foretells; a pooled z beyond 2
+the first quarter of the run. z: the outcomes against what each replica's own history forecasts; a pooled z beyond 2
 says that forecasts err together. Where a run was explained, a second table splits the gap between the trained network
 and the forecast: drift (the network has left its linear regime), truncation (what the probe leaves out, and its noise),
 chance (this run's draws).
@@ -44,7 +44,8 @@ def page(folders: Sequence[Path], before: str = "") -> str:
     """The page with a section for each folder; sections of the page before that no folder replaces stay as they are.
 
     Arguments:
-        folders: of `onearm overlay --queries` (summary.json), or with --together (contexts.json).
+        folders: of `onearm overlay`: with a run for each query (summary.json), or with one run (overlay.json), of one
+            query or, with --together, of several.
         before: the page as it stands; a section is replaced by one of the same heading, in its place.
     Errors: Refusal for a folder that holds neither, or two folders with the same heading.
     """
@@ -68,25 +69,39 @@ def sections_of(text: str) -> list[Section]:
 
 
 def _section(folder: Path) -> Section:
+    found = _read(folder)
+    rows = [row for row in found if "error" not in row]
+    if not rows:
+        raise Refusal(f"{folder}: every query of its summary.json ended in an error; run it again")
+    several = "batch" in rows[0]
+    lines = _sets(rows[0]) if several else _queries(rows, [row for row in found if "error" in row])
+    return _heading(rows[0]), "\n".join([*lines, *_explained(folder, rows)])
+
+
+def _read(folder: Path) -> list[dict[str, Any]]:
+    """The numbers of the overlays in a folder: of a run for each query, or of one run."""
     if (folder / "summary.json").exists():
-        return _queries(folder)
-    if (folder / "contexts.json").exists():
-        return _contexts(folder)
+        return json.loads((folder / "summary.json").read_text())["queries"]
+    if (folder / "overlay.json").exists():
+        return [json.loads((folder / "overlay.json").read_text())]
     raise Refusal(
-        f"{folder} holds no finished run of several queries; make one with: onearm overlay --queries ... "
-        f"--out {folder}"
+        f"{folder} holds no finished overlay; make one with: onearm overlay --queries ... --out {folder}"
     )
 
 
-def _queries(folder: Path) -> Section:
-    summary = json.loads((folder / "summary.json").read_text())
-    rows = [row for row in summary["queries"] if "error" not in row]
-    if not rows:
-        raise Refusal(f"{folder}: every query of its summary.json ended in an error; run it again")
-    first = rows[0]
-    heading = f"{first['model']}, {_rule(first)}, {first['replicas']} replicas, {first['rounds']} rounds"
-    if "relinearised_rounds" in first:
-        heading += f", relinearised after {', '.join(map(str, first['relinearised_rounds']))}"
+def _heading(row: dict[str, Any]) -> str:
+    """Model, rule and size; of several queries in one run how many there are."""
+    parts = [f"{row['replicas']} replicas", f"{row['rounds']} rounds"]
+    if "relinearised_rounds" in row:
+        parts.append(f"relinearised after {', '.join(map(str, row['relinearised_rounds']))}")
+    if "batch" not in row:
+        return ", ".join([row["model"], _rule(row), *parts])
+    together = f"{len(row['queries'])} queries together, {row['batch']} per round"
+    return f"{row['model']}, {_rule(row)}: {', '.join([together, *parts])}"
+
+
+def _queries(rows: Sequence[dict[str, Any]], failed: Sequence[dict[str, Any]]) -> list[str]:
+    """A line for each query that had a run of its own, and what they come to together."""
     lines = [
         "| query | p0 | double f / o | half f / o | coverage 50 / 90 "
         "| CRPS tree | sequence | tabular | constant | logistic | z |",
@@ -97,13 +112,9 @@ def _queries(folder: Path) -> Section:
             f"{text_of(row[f'time_to_{name}_forecast'])} / {text_of(row[f'time_to_{name}_observed'])}"
             for name in ("double", "half")
         ]
-        crps = [
-            text_of(row[f"crps_{k}"])
-            for k in ("kernel", "sequence_kernel", "tabular", "constant", "logistic")
-        ]
-        covered = f"{row['coverage_50']:.2f} / {row['coverage_90']:.2f}"
+        crps = _crps(row, "", ("kernel", "sequence_kernel", "tabular", "constant", "logistic"))
         cells = [
-            _line(row["query"]), text_of(row["p0"]), *times, covered, *crps, text_of(row["residual_z"])
+            _line(row["query"]), text_of(row["p0"]), *times, _coverage(row), *crps, text_of(row["residual_z"])
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     best = sum(row["crps_kernel"] < min(row["crps_tabular"], row["crps_constant"]) for row in rows)
@@ -111,14 +122,40 @@ def _queries(folder: Path) -> Section:
     agree = [row[f"time_to_{n}_agrees"] for row in rows for n in ("double", "half")]
     agree = [x for x in agree if x is not None]
     together = pooled(rows)
-    failed = [_line(row["query"]) for row in summary["queries"] if "error" in row]
+    missing = "; ".join(_line(row["query"]) for row in failed)
     lines.append(
         f"\nThe tree kernel has a lower CRPS than tabular and constant in {best} of {len(rows)}, than the logistic "
         f"curve in {beaten}; {sum(agree)} of {len(agree)} times agree within their combined 95% interval; pooled z "
         f"{text_of(together['residual_z'])}, by quarter {text_of(together['residual_z_windows'])}."
-        + (f" Not forecast: {'; '.join(failed)}." if failed else "")
+        + (f" Not forecast: {missing}." if missing else "")
     )
-    return heading, "\n".join([*lines, *_explained(folder, rows)])
+    return lines
+
+
+def _sets(row: dict[str, Any]) -> list[str]:
+    """A line for the queries that one run trained on, and one for those held out. Under Adam nothing is simulated
+    without the kernel between queries, nor without shared parameters; z is of the rollouts trained on."""
+    lines = [
+        "| success on | p0 | end f / o | coverage 50 / 90 "
+        "| CRPS tree | queries apart | sequence | tabular | constant | logistic | z |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    sets = [("", "queries trained on"), ("held_out_", f"{len(row['held_out'])} queries held out")]
+    for prefix, words in sets[: 2 if row["held_out"] else 1]:
+        end = f"{row[f'{prefix}end_forecast']:.3f} / {row[f'{prefix}end_observed']:.3f}"
+        crps = _crps(row, prefix, ("kernel", "apart", "sequence_kernel", "tabular", "constant", "logistic"))
+        z = text_of(None if prefix else row.get("residual_z"))
+        cells = [words, text_of(row[f"{prefix}p0"]), end, _coverage(row, prefix), *crps, z]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _coverage(row: dict[str, Any], prefix: str = "") -> str:
+    return f"{row[f'{prefix}coverage_50']:.2f} / {row[f'{prefix}coverage_90']:.2f}"
+
+
+def _crps(row: dict[str, Any], prefix: str, engines: Sequence[str]) -> list[str]:
+    return [text_of(row.get(f"{prefix}crps_{engine}")) for engine in engines]
 
 
 def _explained(folder: Path, rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -141,32 +178,10 @@ def _explained(folder: Path, rows: Sequence[dict[str, Any]]) -> list[str]:
         return []
     head = [
         "\nWhy, by `onearm explain` on the run's own draws: success, with a standard error over replicas.\n",
-        f"| query | replicas | after updates | {' | '.join(GAPS)} |",
+        f"| query | replicas | after rounds | {' | '.join(GAPS)} |",
         "|---|---|---|" + "---|" * len(GAPS),
     ]
     return [*head, *lines]
-
-
-def _contexts(folder: Path) -> Section:
-    numbers = json.loads((folder / "contexts.json").read_text())
-    heading = (
-        f"{numbers['model']}, {_rule(numbers)}: {len(numbers['queries'])} queries together, "
-        f"{numbers['batch']} per round, {numbers['replicas']} replicas, {numbers['rounds']} rounds"
-    )
-    lines = [
-        "| success on | p0 | end f / o | coverage 50 / 90 | CRPS joint kernel | queries apart | constant | logistic |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    held = len(numbers["held_out"])
-    for name, words in (("training", "queries trained on"), ("held_out", f"{held} queries held out")):
-        if f"{name}_p0" in numbers:
-            crps = [text_of(numbers[f"{name}_crps_{k}"]) for k in ("joint", "apart", "constant", "logistic")]
-            end = f"{numbers[f'{name}_end_forecast']:.3f} / {numbers[f'{name}_end_observed']:.3f}"
-            covered = f"{numbers[f'{name}_coverage_50']:.2f} / {numbers[f'{name}_coverage_90']:.2f}"
-            lines.append(
-                f"| {words} | {text_of(numbers[f'{name}_p0'])} | {end} | {covered} | {' | '.join(crps)} |"
-            )
-    return heading, "\n".join(lines)
 
 
 def _line(query: str) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field, RootModel, ValidationError, model_validator
 
 from experiments.studies.layers.judge import Claim, Effect, Verdict, effect, holm, p_values, together, verdict
-from experiments.studies.layers.measures import MEASURES, foretold, foretold_early
+from experiments.studies.layers.measures import MEASURES, ends_early, forecast_of
 from experiments.studies.layers.record import Result
 from experiments.studies.layers.run import Cell
 from theory.laws import LAWS
@@ -103,13 +103,13 @@ def read_findings(path: Path = FILE, variants: Iterable[str] | None = None) -> t
 
 @dataclass(frozen=True)
 class Seen:
-    """A comparison in one world: the effect, what was foretold of it, and whether it bears out claim and prediction."""
+    """A comparison in one world: the effect, what was forecast of it, and whether it bears out claim and prediction."""
 
     world: str
     compare: Compare
     effect: Effect
-    foretold: float | None
-    foretold_early: bool
+    forecast: float | None
+    ends_early: bool
     predicted_first: bool
     claim: Verdict
     prediction: Verdict
@@ -166,7 +166,7 @@ def judge(findings: Sequence[Finding], cells: Iterable[Cell]) -> list[Row]:
         claim, against, prediction, other = flat[4 * n : 4 * n + 4]
         rows[i].seen.append(
             Seen(
-                world, compare, seen, _foretold(used, compare.measure), _early(used, compare.measure), _first(used),
+                world, compare, seen, _forecast(used, compare.measure), _early(used, compare.measure), _first(used),
                 verdict(claim, against), verdict(prediction, other), min(claim, against), seen.power(compare.margin),
             )
         )  # fmt: skip
@@ -191,8 +191,8 @@ def _missing(compare: Compare, there: Mapping[str, Cell]) -> str | None:
     return None
 
 
-def _foretold(used: Sequence[tuple[Cell, int]], measure: str) -> float | None:
-    parts = [(cell.prediction and foretold(cell.prediction, measure), sign) for cell, sign in used]
+def _forecast(used: Sequence[tuple[Cell, int]], measure: str) -> float | None:
+    parts = [(cell.prediction and forecast_of(cell.prediction, measure), sign) for cell, sign in used]
     if any(value is None for value, _ in parts):
         return None
     return float(np.sum([sign * value for value, sign in parts if value is not None]))
@@ -202,7 +202,7 @@ def _early(used: Sequence[tuple[Cell, int]], measure: str) -> bool:
     return any(
         cell.prediction is not None
         and cell.result is not None
-        and foretold_early(cell.prediction, cell.result, measure)
+        and ends_early(cell.prediction, cell.result, measure)
         for cell, _ in used
     )
 

@@ -66,7 +66,7 @@ MEASURES: dict[str, Callable[[Result], Array | None]] = {
 }
 
 
-def foretold(prediction: Prediction, measure: str) -> float | None:
+def forecast_of(prediction: Prediction, measure: str) -> float | None:
     """The mean of a measure by a prediction, or None where it has none: no curve, or a measure of the spread."""
     curve = prediction.held_out if measure.startswith("held_out") else prediction.success
     if curve is None or measure == "scatter":
@@ -78,6 +78,6 @@ def foretold(prediction: Prediction, measure: str) -> float | None:
     return end - start if measure.endswith("gain") else end
 
 
-def foretold_early(prediction: Prediction, run: Result, measure: str) -> bool:
-    """Whether what is foretold ends before what is measured: a curve's last point against the end of a run."""
+def ends_early(prediction: Prediction, run: Result, measure: str) -> bool:
+    """Whether what is forecast ends before what is measured: a curve's last point against the end of a run."""
     return run.end is not None and prediction.ends is None and measure not in ("average", "scatter")

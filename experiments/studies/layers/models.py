@@ -1,4 +1,4 @@
-"""A language model as a world: variants are replicas of the real trainer, which the probe's tree kernel foretells."""
+"""A language model as a world: variants are replicas of the real trainer, which the probe's tree kernel forecasts."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ class ModelWorld(Spec):
             {name: list(made.ends(name)) for name in made.sets},
         )  # fmt: skip
 
-    def observe(self, asked: Configuration, spec: RunSpec, folder: Path) -> Result:
+    def run(self, asked: Configuration, spec: RunSpec, folder: Path) -> Result:
         started, clock = now(), time.perf_counter()
         run = self._run(spec, folder)
         seen, joint = run.train(), run.probe()

@@ -17,7 +17,7 @@ from figures.lines import Line, draw_lines
 
 
 def ladder(world: str, layers: Sequence[Layer], there: Mapping[str, Cell]) -> Figure:
-    """Every layer of one world: what was foretold, what came, and the minimalist layer at the bottom."""
+    """Every layer of one world: what was forecast, what came, and the minimalist layer at the bottom."""
     panels, below = [], None
     for layer in layers:
         title = f"{layer.number} {layer.name}"

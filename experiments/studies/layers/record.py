@@ -38,7 +38,7 @@ def now() -> str:
 
 @dataclass(frozen=True)
 class Prediction:
-    """Success foretold before the run.
+    """Success as forecast before the run.
 
     Arguments:
         spec: hash of what it is about.

@@ -31,7 +31,7 @@ from theory.refusal import Refusal
 PACKAGES = ("onearm", "numpy", "scipy", "jax", "torch", "transformers")
 PAGE, TABLES = "report.html", "report.md"
 EARLY = (
-    "Where a star follows, the foretold number lags behind what is measured: success is the last point of a smoothed\n"
+    "Where a star follows, the forecast number lags behind what is measured: success is the last point of a smoothed\n"
     "curve, held-out success that at three quarters of the run."
 )
 RECORDS = (
@@ -71,7 +71,7 @@ def report(
         "out": out.name,
         "versions": {"python": sys.version.split()[0], **{name: metadata.version(name) for name in PACKAGES}},
         "rows": rows,
-        "early": EARLY if any(s.foretold_early for row in rows for s in row.seen) else "",
+        "early": EARLY if any(s.ends_early for row in rows for s in row.seen) else "",
         "controls": controls(layers, there),
         "layers": layers,
         "cells": todo,

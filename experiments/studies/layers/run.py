@@ -85,7 +85,7 @@ def most_wanted_first(todo: Sequence[Cell], wanted: Sequence[str]) -> list[Cell]
     return sorted(todo, key=lambda cell: (worlds.index(cell.world), rank.get(cell.variant.key, len(rank))))
 
 
-def observe(cell: Cell, world: AnyWorld) -> Result:
+def run_cell(cell: Cell, world: AnyWorld) -> Result:
     """Run a cell, or find its result. Errors: Refusal where no prediction of this very spec was written before."""
     if cell.prediction is None:
         raise Refusal(
@@ -93,7 +93,7 @@ def observe(cell: Cell, world: AnyWorld) -> Result:
             "predict it before it is run"
         )
     if (found := cell.ran) is None:
-        found = world.observe(cell.variant.configuration, cell.spec, cell.folder)
+        found = world.run(cell.variant.configuration, cell.spec, cell.folder)
         write_result(cell.folder, found)
     if isinstance(world, ModelWorld) and found.end is None:
         found = replace(found, end=world.end(cell.spec, cell.folder))
@@ -150,4 +150,4 @@ def run(
         tell(i, len(todo), cell, "predict")
         predict(cell, world)
         tell(i, len(todo), cell, "run" if cell.ran is None else "measure success at the end")
-        observe(cell, world)
+        run_cell(cell, world)

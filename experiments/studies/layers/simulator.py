@@ -108,7 +108,7 @@ class SimulatorWorld(Spec):
             without_sharing=None if alone is None else alone.tolist(),
         )  # fmt: skip
 
-    def observe(self, asked: Configuration, spec: SimulationSpec, folder: Path) -> Result:
+    def run(self, asked: Configuration, spec: SimulationSpec, folder: Path) -> Result:
         started, clock = now(), time.perf_counter()
         curves = run_simulation(spec).curves
         held_out = curves["held_out"] if "held_out" in spec.observe else None

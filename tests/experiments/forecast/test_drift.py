@@ -100,7 +100,7 @@ def test_a_forecast_beyond_its_range_is_warned_of(tmp_path: Path, model, monkeyp
     run.drift()  # warnings are errors
 
 
-def test_no_drift_is_foretold_for_a_rule_without_a_displacement(tmp_path: Path, model) -> None:
+def test_no_drift_is_forecast_for_a_rule_without_a_displacement(tmp_path: Path, model) -> None:
     rule = preset("minimalist", eta=0.002).model_copy(update={"epochs": 2})
     assert run_of(tmp_path, model, 0.002, rule).drift() is None
 

@@ -9,7 +9,6 @@ from typing import Any, Literal, get_args, get_origin
 
 import pytest
 from pydantic import BaseModel
-from theory.pay import Noisy
 
 from experiments.screening.spec import ScreenSpec
 from experiments.specs import (
@@ -23,6 +22,7 @@ from experiments.specs import (
 from experiments.specs.stages import NOT_MATTERING
 from llm_bridge.network.specs import AdapterSpec, FullSpec
 from llm_bridge.queries.query import Query
+from theory.pay import Noisy
 from theory.rules.dialects import preset
 
 ONE = Query(prompt="3+4=", answer="7", verifier="integer", name="a", stop="\n")

@@ -32,17 +32,42 @@ def test_a_table_of_queries(tmp_path: Path) -> None:
     assert "pooled z 2.121" in text and "Not forecast: hopeless." in text  # 2 x 1.5 / sqrt 2
 
 
-def test_a_run_of_contexts(tmp_path: Path) -> None:
-    numbers = {"model": "m", "rule": RULE, "queries": ["a", "b"], "held_out": ["c"], "batch": 1, "replicas": 4,
-               "rounds": 9}  # fmt: skip
-    for name in ("training", "held_out"):
-        numbers |= {f"{name}_p0": 0.1, f"{name}_end_forecast": 0.4, f"{name}_end_observed": 0.35,
-                    f"{name}_coverage_50": 0.5, f"{name}_coverage_90": 0.9}  # fmt: skip
-        numbers |= {f"{name}_crps_{k}": 0.01 for k in ("joint", "apart", "constant", "logistic")}
-    (tmp_path / "contexts.json").write_text(json.dumps(numbers))
+SEVERAL = {
+    "query": "2 queries, 1 per round; 1 held out", "model": "m", "rule": RULE, "queries": ["a", "b"], "held_out": ["c"],
+    "batch": 1, "replicas": 4, "rounds": 9, "residual_z": 1.5,
+}  # fmt: skip
+ENGINES = ("kernel", "apart", "sequence_kernel", "tabular", "constant", "logistic")
+
+
+def _set(prefix: str) -> dict[str, float]:
+    numbers = {"p0": 0.1, "end_forecast": 0.4, "end_observed": 0.35, "coverage_50": 0.5, "coverage_90": 0.9}
+    numbers |= {f"crps_{engine}": 0.01 * (n + 1) for n, engine in enumerate(ENGINES)}
+    return {f"{prefix}{key}": value for key, value in numbers.items()}
+
+
+def test_several_queries_in_one_run(tmp_path: Path) -> None:
+    """A line for those trained on, one for those held out; a dash for what was not simulated, and for their z."""
+    numbers = SEVERAL | _set("") | _set("held_out_")
+    del numbers["crps_apart"], numbers["crps_tabular"]
+    (tmp_path / "overlay.json").write_text(json.dumps(numbers))
     text = page([tmp_path])
-    assert "2 queries together, 1 per round" in text
-    assert "| 1 queries held out | 0.1 | 0.400 / 0.350 | 0.50 / 0.90 | 0.01 | 0.01 | 0.01 | 0.01 |" in text
+    assert "η = 0.2: 2 queries together, 1 per round, 4 replicas, 9 rounds" in text
+    each = "0.1 | 0.400 / 0.350 | 0.50 / 0.90 | 0.01"
+    assert f"| queries trained on | {each} | - | 0.03 | - | 0.05 | 0.06 | 1.5 |" in text
+    assert f"| 1 queries held out | {each} | 0.02 | 0.03 | 0.04 | 0.05 | 0.06 | - |" in text
+
+
+def test_several_queries_with_none_held_out(tmp_path: Path) -> None:
+    (tmp_path / "overlay.json").write_text(json.dumps(SEVERAL | {"held_out": []} | _set("")))
+    text = page([tmp_path])
+    assert "| queries trained on |" in text and "queries held out |" not in text
+
+
+def test_a_run_of_one_query_is_a_table_of_one(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "overlay.json").write_text(json.dumps(ROW))
+    one, many = (sections_of(page([folder])) for folder in (tmp_path / "one", _summary(tmp_path / "many")))
+    assert one[0][0] == many[0][0] and one[0][1].partition("\n")[2] == many[0][1].partition("\n")[2]
 
 
 def _summary(folder: Path, **changes: object) -> Path:
@@ -87,9 +112,9 @@ def test_what_explain_found_stands_below_the_queries(tmp_path: Path) -> None:
         "| 3 + 4 = 7 ⏎ 5 + 4 = | 4 | 8 | +0.000 ± 0.010 | +0.100 ± 0.010 | +0.200 ± 0.010 | +0.300 ± 0.010 |"
     )
     text = page([tmp_path])
-    assert text.endswith(row + "\n") and "| after updates | network - forecast | drift | truncation |" in text
+    assert text.endswith(row + "\n") and "| after rounds | network - forecast | drift | truncation |" in text
     (tmp_path / "00" / "explain.json").write_text(json.dumps(found | {"eta": 0.3}))
-    assert "after updates" not in page([tmp_path])
+    assert "after rounds" not in page([tmp_path])
 
 
 def test_a_query_cannot_begin_a_section(tmp_path: Path) -> None:
@@ -119,7 +144,7 @@ def test_the_page_of_this_repository() -> None:
 
 
 def test_folders_without_runs_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(Refusal, match="holds no finished run of several queries"):
+    with pytest.raises(Refusal, match="holds no finished overlay"):
         page([tmp_path])
     (tmp_path / "summary.json").write_text(json.dumps({"queries": [{"query": "q", "error": "e"}]}))
     with pytest.raises(Refusal, match="every query of its summary"):

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+
 from theory.rules import (
     GPG,
     OPO,
@@ -243,7 +245,7 @@ class SignalRow:
 
     @property
     def memory(self) -> bool:
-        return self.spec.kind in ("moving_average", "reward_window")
+        return bool(self.spec.init(np, 1))
 
     def __str__(self) -> str:
         fields = ", ".join(f"{k}={v}" for k, v in self.spec if k != "kind")

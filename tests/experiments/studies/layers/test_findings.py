@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.studies.layers.findings import Finding, difference, judge, read_findings
-from experiments.studies.layers.measures import MEASURES, foretold, foretold_early, scatter
+from experiments.studies.layers.measures import MEASURES, ends_early, forecast_of, scatter
 from experiments.studies.layers.record import End, Prediction, Result
 from experiments.studies.layers.run import Cell
 from theory.refusal import Refusal
@@ -88,7 +88,7 @@ def test_a_claim_and_a_prediction_are_judged_apart():
     (row,) = judge([finding(compare())], world(a=ends(0.8), b=ends(0.4)))
     (seen,) = row.seen
     assert (row.overall, seen.claim, seen.prediction) == ("reproduced", "reproduced", "not reproduced")
-    assert seen.foretold == 0.0 and seen.predicted_first and seen.power > 0.99
+    assert seen.forecast == 0.0 and seen.predicted_first and seen.power > 0.99
 
 
 def test_worlds_that_disagree_make_a_finding_depend_on_its_regime():
@@ -145,23 +145,23 @@ def test_of_sampled_curves_the_end_is_what_was_measured_after_the_run():
         np.testing.assert_allclose(MEASURES[name](made), [value])  # pyright: ignore[reportArgumentType]
 
 
-def test_foretold_numbers_of_a_curve_by_hand():
+def test_forecast_numbers_of_a_curve_by_hand():
     field = Prediction("s", "law", None, [0, 1, 2, 3], [0.1, 0.2, 0.3, 0.8], held_out=[0.1, 0.1, 0.2, 0.3])
-    assert foretold(field, "success") == 0.8 and foretold(field, "gain") == pytest.approx(0.7)
-    assert foretold(field, "held_out_gain") == pytest.approx(0.2) and foretold(field, "scatter") is None
-    assert foretold(field, "average") == pytest.approx(0.35)
-    assert foretold(Prediction("s", "law", "no law"), "success") is None
+    assert forecast_of(field, "success") == 0.8 and forecast_of(field, "gain") == pytest.approx(0.7)
+    assert forecast_of(field, "held_out_gain") == pytest.approx(0.2) and forecast_of(field, "scatter") is None
+    assert forecast_of(field, "average") == pytest.approx(0.35)
+    assert forecast_of(Prediction("s", "law", "no law"), "success") is None
 
 
-def test_foretold_ends_are_those_measured_or_are_marked():
+def test_forecast_ends_are_those_measured_or_are_marked():
     curves = {"at": [0, 1], "success": [0.1, 0.2], "held_out": [0.1, 0.1]}
     told = Prediction("s", "law", **curves, ends={"training": [0.05, 0.3], "held_out": [0.1, 0.15]})
     by_hand = {"success": 0.3, "gain": 0.25, "average": 0.15, "held_out": 0.15, "held_out_gain": 0.05}
-    assert {name: foretold(told, name) for name in by_hand} == pytest.approx(by_hand)
+    assert {name: forecast_of(told, name) for name in by_hand} == pytest.approx(by_hand)
     end = End(np.array([0.5]), np.array([0.2]), None, None, "r", 1.0)
     run, older = result([[0, 1]], rollouts=1, end=end), Prediction("s", "law", **curves)
-    assert foretold_early(older, run, "gain") and not foretold_early(told, run, "gain")
-    assert not foretold_early(older, run, "average") and not foretold_early(older, result([[0, 1]]), "gain")
+    assert ends_early(older, run, "gain") and not ends_early(told, run, "gain")
+    assert not ends_early(older, run, "average") and not ends_early(older, result([[0, 1]]), "gain")
 
 
 @pytest.mark.parametrize(

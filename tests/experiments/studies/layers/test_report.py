@@ -67,7 +67,7 @@ def test_a_store_of_records_alone_is_enough_for_the_report_and_is_not_run_again(
             (kept / path.relative_to(full)).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(path, kept / path.relative_to(full))
     todo = list(runner.cells(LADDER, worlds, "quick", kept))
-    monkeypatch.setattr(SimulatorWorld, "observe", None)
+    monkeypatch.setattr(SimulatorWorld, "run", None)
     monkeypatch.setattr(SimulatorWorld, "predict", None)
     told = []
     runner.run([c for c in todo if c.variant.number == 0], worlds, lambda *at: told.append(at[-1]))

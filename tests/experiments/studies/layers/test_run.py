@@ -26,7 +26,7 @@ from experiments.studies.layers.record import (
     write_prediction,
     write_result,
 )
-from experiments.studies.layers.run import cells, expect, observe, predict
+from experiments.studies.layers.run import cells, expect, predict, run_cell
 from experiments.studies.layers.simulator import SimulatorWorld
 from experiments.studies.layers.worlds import read_worlds
 from theory.refusal import Refusal
@@ -108,9 +108,9 @@ def test_nothing_is_run_without_its_prediction(tmp_path):
     with pytest.raises(
         ValueError, match=r"minimalist/minimalist has no prediction of spec .* predict it before it is run"
     ):
-        observe(cell, SMALL)
+        run_cell(cell, SMALL)
     predict(cell, SMALL)
-    observe(cell, SMALL)
+    run_cell(cell, SMALL)
     assert cell.prediction is not None and cell.result is not None
     assert cell.prediction.made < cell.result.started <= cell.result.made
     assert cell.prediction.spec == cell.result.spec == hash_of(cell.spec)
@@ -121,7 +121,7 @@ def test_a_prediction_of_another_spec_does_not_count(tmp_path):
     predict(cell, SMALL)
     other = cell._replace(spec=cell.spec.model_copy(update={"seeds": 9}))
     with pytest.raises(Refusal, match="has no prediction"):
-        observe(other, SMALL)
+        run_cell(other, SMALL)
 
 
 def test_a_prediction_is_written_once_and_a_later_change_of_it_shows(tmp_path):
@@ -129,7 +129,7 @@ def test_a_prediction_is_written_once_and_a_later_change_of_it_shows(tmp_path):
     predict(cell, SMALL)
     with pytest.raises(Refusal, match="written once"):
         write_prediction(cell.folder, Prediction(hash_of(cell.spec), "somebody"))
-    observe(cell, SMALL)
+    run_cell(cell, SMALL)
     path = cell.folder / "prediction.json"
     path.write_text(path.read_text().replace('"by": "mean', '"by": "a better mean'))
     with pytest.raises(Refusal, match="changed after the run"):

@@ -75,11 +75,11 @@ def test_runs_follow_the_prediction_where_steps_are_small(tmp_path):
     asked = Configuration.model_validate({**MADE["rollouts/raw-32"].model_dump(), "difficulty": "easy"})
     spec = world.spec(asked, "quick")
     (tmp_path / "prediction.json").write_text("{}")
-    seen, foretold = world.observe(asked, spec, tmp_path), world.predict(asked, spec, tmp_path)
-    np.testing.assert_allclose(seen.success.mean(axis=0), foretold.success, atol=0.03)  # pyright: ignore[reportArgumentType]
-    assert seen.held_out is not None and foretold.held_out is not None
-    np.testing.assert_allclose(seen.held_out.mean(axis=0), foretold.held_out, atol=0.03)
-    wrong = np.array(foretold.without_sharing)
+    seen, forecast = world.run(asked, spec, tmp_path), world.predict(asked, spec, tmp_path)
+    np.testing.assert_allclose(seen.success.mean(axis=0), forecast.success, atol=0.03)  # pyright: ignore[reportArgumentType]
+    assert seen.held_out is not None and forecast.held_out is not None
+    np.testing.assert_allclose(seen.held_out.mean(axis=0), forecast.held_out, atol=0.03)
+    wrong = np.array(forecast.without_sharing)
     assert np.abs(seen.success.mean(axis=0) - wrong).max() > 0.1, (
         "responses share features, and the tabular law does not"
     )
