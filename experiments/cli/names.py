@@ -28,12 +28,6 @@ def _pays() -> str:
     return explained({kind: text[:1].lower() + text[1:] for kind, text in said.items()})
 
 
-def _models() -> str:
-    from llm_bridge.models.registry import MODELS
-
-    return ", ".join(MODELS)
-
-
 def _data_sets() -> str:
     from llm_bridge.queries.data_sets import DATA_SETS
 
