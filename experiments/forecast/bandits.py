@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -33,7 +34,7 @@ class Drawn(NamedTuple):
 
     trees: list[ResponseTree]
     kernel: Floats
-    coefficients: list[Floats]
+    coefficients: Sequence[Floats]
 
     @classmethod
     def of(cls, joint: JointProbe, seed: int | None = None) -> Drawn:
