@@ -26,8 +26,8 @@ not reached. Coverage: share of rounds within the 50% and the 90% band. CRPS of 
 beside a sequence kernel, a bandit without shared parameters, "nothing is learned", and a logistic curve that has seen
 the first quarter of the run; "queries apart" is the tree kernel without what one query does to another. z: the
 outcomes against what each replica's own history forecasts; a pooled z beyond 2 says that forecasts err together. Where
-a run was explained, a second table splits the gap between the trained network and the forecast: drift (the network has left its linear regime), truncation (what the probe leaves out, and its noise),
-chance (this run's draws).
+a run was explained, a second table splits the gap between the trained network and the forecast: drift (the network
+has left its linear regime), truncation (what the probe leaves out, and its noise), chance (this run's draws).
 """
 GAPS = {
     "network - forecast": "network - forecast",
