@@ -7,7 +7,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from bandit_sim.engines import AnyArms, Engine, engine_for
+from bandit_sim.engines.engine import AnyArms, Engine
+from bandit_sim.engines.registry import engine_for
 from bandit_sim.rounds.step import Draws, check_pair, knobs_of, length_and_flip, start, update
 from theory.pay import Clean, PaySpec, check_pay
 from theory.refusal import Refusal

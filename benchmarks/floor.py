@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bandit_sim import Arms, ParticleArms, simulate
-from bandit_sim.engines import AnyArms
+from bandit_sim.engines.engine import AnyArms
 from theory.rules.dialects import preset
 
 SEEDS, TIMES = 64, 5

@@ -69,13 +69,10 @@ def test_every_name_opens():
     [
         ((), ("numpy", "pydantic", "theory", "jax", "torch")),
         (("theory", "bandit_sim"), ("torch", "transformers")),
-        pytest.param(
-            ("experiments", "llm_bridge"), ("jax", "optax"),
-            marks=pytest.mark.xfail(strict=True, reason="specs and runs import JAX through the forecast"),
-        ),
+        (("experiments", "llm_bridge"), ("jax", "optax")),
     ],
     ids=["import onearm", "theorist", "experimenter"],
-)  # fmt: skip
+)
 def test_a_name_loads_only_its_own_side(modules, foreign, tmp_path):
     code = f"""
 import sys, onearm

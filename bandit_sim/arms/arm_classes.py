@@ -11,8 +11,8 @@ from jax.tree_util import register_dataclass
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from bandit_sim.arms.arms import Arms
 from bandit_sim.arms.checks import check_mass, check_reward, check_shape, concrete, floats
+from bandit_sim.arms.plain import Arms
 from theory.refusal import Refusal
 from theory.trees.probe import Probe
 

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import block_diag
 
-from bandit_sim.arms.arms import TreeArms, is_identity, ordered
 from bandit_sim.arms.checks import Array, floats
 from bandit_sim.arms.scored_tree import ScoredTree
+from bandit_sim.arms.tree import TreeArms, is_identity, ordered
 from theory.refusal import Refusal
 from theory.trees.response_tree import ResponseTree
 from theory.trees.synthetic_tree import centred, overlap_kernel, synthetic_tree

@@ -8,8 +8,8 @@ import numpy as np
 from jax.tree_util import register_dataclass
 from numpy.typing import NDArray
 
-from bandit_sim.arms.arms import TreeArms
 from bandit_sim.arms.checks import Array, check_shape, concrete
+from bandit_sim.arms.tree import TreeArms
 from theory.refusal import Refusal
 from theory.trees.response_tree import ResponseTree
 

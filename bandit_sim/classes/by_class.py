@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
-import jax
 import numpy as np
 
 from bandit_sim.arms.arm_classes import ArmClasses
 from bandit_sim.classes import event, lumped
-from bandit_sim.classes.blocks import BLOCK
+from bandit_sim.classes.blocks import BLOCK, Floats
 from bandit_sim.classes.observables import SAMPLED
+from bandit_sim.rounds.settings import Settings
 from theory.curves import Curves
 from theory.pay import Clean, PaySpec, check_pay
 from theory.refusal import Refusal
@@ -34,45 +34,26 @@ def engine_of(
     return "event" if busy is not None and (busy < QUIET or every >= 16) else "lumped"
 
 
-def simulate_classes(
-    arms: ArmClasses,
-    rule: Rule,
-    rounds: int,
-    seeds: int | range,
-    key: int | jax.Array,
-    *,
-    observe: Sequence[str],
-    every: int,
-    pay: PaySpec | None,
-    dtype: Literal["float32", "float64"] | None,
-    engine: ClassEngine,
-    chunk: int | None,
-    progress: Callable[[int, int], object] | None,
-) -> Curves:
-    """What `simulate` does with arms in classes; a seed's bits do not depend on which others are asked for."""
-    block = block_of(seeds, rounds=rounds, every=every, chunk=1 if chunk is None else chunk)
+def simulate_classes(arms: ArmClasses, rule: Rule, settings: Settings, engine: ClassEngine) -> Curves:
+    """What `simulate` does with arms in classes; a seed's bits do not depend on which others are asked for.
+
+    Errors: Refusal for devices, which these arms do not share.
+    """
+    if settings.devices is not None:
+        raise Refusal("devices: arms in classes run on the first device; leave devices out")
     flip = np.asarray(arms.flip)
-    check_pay(Clean() if pay is None else pay, arms.reward, flip if flip.any() else None)
-    chosen = engine_of(arms, rule, pay, every, observe) if engine == "auto" else engine
+    check_pay(settings.paid, arms.reward, flip if flip.any() else None)
+    pay, observe = settings.pay, settings.observe
+    chosen = engine_of(arms, rule, pay, settings.every, observe) if engine == "auto" else engine
     run = {"lumped": lumped.run, "event": event.run}[chosen]
-    at = np.arange(0, rounds, every)
-    size = BLOCK * -(-(chunk or BLOCK) // BLOCK)
-    parts: list[dict[str, np.ndarray]] = []
-    for first in range(0, len(block), size):
-        part, held = block[first : first + size], dtype or "float64"
-        parts.append(run(arms, rule, at, part, key, pay=_law(pay), observe=observe, dtype=held))
-        if progress is not None:
-            progress(min(first + size, len(block)), len(block))
-    return Curves({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, at=at)
 
+    def one_part(seeds: range) -> dict[str, Floats]:
+        return run(
+            arms, rule, settings.at, seeds, settings.key,
+            pay=_law(pay), observe=observe, dtype=settings.dtype or "float64",
+        )  # fmt: skip
 
-def block_of(seeds: int | range, **counted: int) -> range:
-    """The replica numbers as a range. Errors: Refusal for a count below 1."""
-    block = range(seeds) if isinstance(seeds, int) else seeds
-    for name, value in {**counted, "seeds": len(block)}.items():
-        if value < 1:
-            raise Refusal(f"{name} = {value}; give at least 1")
-    return block
+    return settings.in_parts(BLOCK * -(-(settings.chunk or BLOCK) // BLOCK), one_part)
 
 
 def _law(pay: PaySpec | None) -> Any:

@@ -28,7 +28,15 @@ from bandit_sim.classes.pay import fixed_pay
 from bandit_sim.classes.rows import WIDE, Classes, look_up, pin, total
 from bandit_sim.classes.setup import set_up, until_it_fits
 from bandit_sim.classes.uniforms import uniforms
-from bandit_sim.classes.weigh import Table, check_rule, how_to_weigh, plain_sgd, table_of, weigh_by_table
+from bandit_sim.classes.weigh import (
+    Table,
+    cannot_carry,
+    check_rule,
+    how_to_weigh,
+    plain_sgd,
+    table_of,
+    weigh_by_table,
+)
 from bandit_sim.rounds.optimiser import realise
 from theory.pay import PaySpec
 from theory.refusal import Refusal
@@ -105,39 +113,50 @@ def run(
 
 def busy_share(arms: ArmClasses, rule: Rule, pay: PaySpec | None) -> float | None:
     """Probability that the first round moves something; None where this engine does not carry the rule."""
-    try:
-        check_rule(rule)
-        paid, (low, high) = _quiet_rounds(arms, rule, pay)
-    except ValueError:
+    if cannot_carry(rule) or never_quiet(arms, rule, pay):
         return None
+    paid, (low, high) = _quiet_rounds(arms, rule, pay)
     q = float(arms.masses()[paid == table_of(rule, paid).high].sum())
     return 1 - low * (1 - q) ** rule.rollouts - high * q**rule.rollouts
+
+
+def never_quiet(arms: ArmClasses, rule: Rule, pay: PaySpec | None) -> str:
+    """Why no round of a rule is known to move nothing, so that none can be skipped; empty where some are."""
+    if not plain_sgd(rule):
+        return f"optimiser {rule.optimiser.kind} is not plain SGD and may move in every round; use the lumped engine"
+    paid = fixed_pay(pay, arms.reward, arms.flip)
+    if paid is None:
+        return "rewards are left to chance; use the lumped engine"
+    if how_to_weigh(rule, paid) != "table":
+        return (
+            f"signal {rule.signal.kind} needs at most two rewards, no memory and no log-probabilities to have "
+            "quiet rounds; use the lumped engine"
+        )
+    if not any(_quiet(rule, paid)):
+        return (
+            f"signal {rule.signal.kind} moves the policy in every round (rewards {sorted(set(paid.tolist()))}); "
+            "use the lumped engine"
+        )
+    return ""
 
 
 def _quiet_rounds(
     arms: ArmClasses, rule: Rule, pay: PaySpec | None
 ) -> tuple[NDArray[np.float64], tuple[bool, bool]]:
-    """(C,) what each class is paid, and whether a round of low, of high rewards only moves nothing."""
+    """(C,) what each class is paid, and whether a round of low, of high rewards only moves nothing.
+
+    Errors: Refusal where no round is quiet.
+    """
+    if reason := never_quiet(arms, rule, pay):
+        raise Refusal(reason)
     paid = fixed_pay(pay, arms.reward, arms.flip)
-    if not plain_sgd(rule):
-        raise Refusal(
-            f"optimiser {rule.optimiser.kind} is not plain SGD and may move in every round; use the lumped engine"
-        )
-    if paid is None:
-        raise Refusal("rewards are left to chance; use the lumped engine")
-    if how_to_weigh(rule, paid) != "table":
-        raise Refusal(
-            f"signal {rule.signal.kind} needs at most two rewards, no memory and no log-probabilities to have "
-            "quiet rounds; use the lumped engine"
-        )
+    assert paid is not None, "never_quiet has asked"
+    return paid, _quiet(rule, paid)
+
+
+def _quiet(rule: Rule, paid: NDArray[np.float64]) -> tuple[bool, bool]:
     value = table_of(rule, paid).value
-    quiet = bool(value[0, 0] == 0), bool(value[-1, 1] == 0)
-    if not any(quiet):
-        raise Refusal(
-            f"signal {rule.signal.kind} moves the policy in every round (rewards {sorted(set(paid.tolist()))}); "
-            "use the lumped engine"
-        )
-    return paid, quiet
+    return bool(value[0, 0] == 0), bool(value[-1, 1] == 0)
 
 
 def _record(

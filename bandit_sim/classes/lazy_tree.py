@@ -23,7 +23,9 @@ from bandit_sim.engines.tree import token_uniform
 from bandit_sim.rounds.keys import rollout_keys, root_key
 from bandit_sim.rounds.observe import check_names
 from bandit_sim.rounds.optimiser import realise
+from bandit_sim.rounds.settings import Settings
 from bandit_sim.rounds.step import REWARD_STREAM, ascend, knobs_of
+from theory.curves import Curves
 from theory.pay import Clean, PaySpec, check_pay
 from theory.refusal import Refusal
 from theory.rules.batch import Batch
@@ -32,6 +34,18 @@ from theory.rules.rule import Rule
 OBSERVE = ("success", "reward", "length", "nodes")
 _SEEDS = 64
 """Seeds of one compiled call, at most."""
+
+
+def simulate_lazily(arms: LazyTree, rule: Rule, settings: Settings) -> Curves:
+    """What `simulate` does with a lazy tree. Errors: Refusal for devices, which it does not share."""
+    if settings.devices is not None:
+        raise Refusal("devices: a lazy tree runs on the first device; leave devices out")
+
+    def one_part(seeds: range) -> dict[str, NDArray[np.float64]]:
+        return run(arms, rule, settings.at, seeds, settings.key, pay=settings.pay, observe=settings.observe)
+
+    with settings.precision():
+        return settings.in_parts(settings.chunk or _SEEDS, one_part)
 
 
 def run(

@@ -32,8 +32,14 @@ class Table(NamedTuple):
 
 def check_rule(rule: Rule) -> None:
     """Reject what a run by cohorts cannot carry."""
+    if reason := cannot_carry(rule):
+        raise Refusal(reason)
+
+
+def cannot_carry(rule: Rule) -> str:
+    """Why a run by cohorts cannot carry a rule; empty where it can."""
     if rule.optimiser.kind not in ELEMENTWISE or rule.optimiser.clip_norm is not None:
-        raise Refusal(
+        return (
             f"optimiser {rule.optimiser!r} is not elementwise, so arms alike would not stay alike; use one of "
             f"{', '.join(ELEMENTWISE)} without clip_norm, or the dense engine"
         )
@@ -44,7 +50,8 @@ def check_rule(rule: Rule) -> None:
         "a reference that moves (kl refresh)": rule.kl.refresh is not None,
     }.items():
         if found:
-            raise Refusal(f"arms in classes do not carry {name}; use the dense engine")
+            return f"arms in classes do not carry {name}; use the dense engine"
+    return ""
 
 
 def plain_sgd(rule: Rule) -> bool:

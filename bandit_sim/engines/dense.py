@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from bandit_sim.arms.arms import Arms
+from bandit_sim.arms.plain import Arms
 from bandit_sim.engines import single as _single
 from bandit_sim.engines import softmax as _softmax
 from bandit_sim.engines.single import IMPOSSIBLE

@@ -8,6 +8,21 @@ import jax
 
 
 @runtime_checkable
+class AnyArms(Protocol):
+    """What the arms of every engine have; `bandit_sim.engines.registry` lists which engine pulls which."""
+
+    @property
+    def reward(self) -> Any:
+        """(A,) true reward of each choice."""
+        ...
+
+    @property
+    def flip(self) -> Any:
+        """(A,) chance that noisy pay misjudges the choice; None is 0 for all."""
+        ...
+
+
+@runtime_checkable
 class Engine(Protocol):
     """A policy over A choices with a state of logits; `arms` is the kind of arms the engine pulls."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from bandit_sim.arms.arms import ParticleArms
+from bandit_sim.arms.particles import ParticleArms
 from bandit_sim.engines import single as _single
 from bandit_sim.engines import softmax as _softmax
 from theory.rules.entropy import entropy_gradient

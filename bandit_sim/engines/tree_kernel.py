@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from bandit_sim.arms.arms import TreeArms
+from bandit_sim.arms.tree import TreeArms
 from bandit_sim.engines import single as _single
 from bandit_sim.engines.queries import pick_batch
 from bandit_sim.engines.sampling import choose, choose_by_mass

@@ -1,17 +1,23 @@
-"""Observables: what a simulation records of a round, by name. A row of `OBSERVABLES` adds one."""
+"""Observables: what a simulation records of a round, by name. A row of `OBSERVABLES` adds one.
+
+Reading the table needs no JAX: help texts are made from it. Computing goes by `Seen.xp`, which is `jax.numpy`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
+import numpy as np
 
-from bandit_sim.engines import Engine
-from bandit_sim.rounds.step import Carry, Draws, Push
 from theory.refusal import Refusal
+
+if TYPE_CHECKING:
+    import jax
+
+    from bandit_sim.engines.engine import Engine
+    from bandit_sim.rounds.step import Carry, Draws, Push
 
 VIRTUAL = 16
 """Rounds drawn (and thrown away) for one estimate of a direction's signal and noise."""
@@ -38,26 +44,35 @@ class Seen(NamedTuple):
     again: Callable[[jax.Array], jax.Array]
 
     @property
+    def xp(self) -> Any:
+        """`jax.numpy`, loaded by whoever simulates."""
+        import jax.numpy as xp
+
+        return xp
+
+    @property
     def probability(self) -> jax.Array:
         """(A,) probability that a rollout of the round is this choice; held-out queries have none."""
-        pi = jnp.exp(self.engine.log_probabilities(self.arms, self.carry.state))
+        pi = self.xp.exp(self.engine.log_probabilities(self.arms, self.carry.state))
         return self.engine.frequency(self.arms).astype(pi.dtype) * pi
 
     @property
     def truth(self) -> jax.Array:
         """(A,) true reward of every choice."""
-        return jnp.asarray(self.arms.reward, self.carry.state.dtype)
+        return self.xp.asarray(self.arms.reward, self.carry.state.dtype)
 
 
 class Observable(NamedTuple):
     """A number per round and seed.
 
     Arguments:
+        summary: what it is, as help texts say it.
         value: (seen, memory) -> () what is recorded.
         start: (engine, arms, state) -> memory before the first round; None for an observable without memory.
         remember: (seen, memory) -> memory after the round; called in every round, recorded or not.
     """
 
+    summary: str
     value: Callable[[Seen, Any], jax.Array]
     start: Callable[[Engine, Any, jax.Array], Any] | None = None
     remember: Callable[[Seen, Any], Any] | None = None
@@ -76,13 +91,15 @@ def held_out(seen: Seen, memory: Any) -> jax.Array:
 def reward(seen: Seen, memory: Any) -> jax.Array:
     """Mean paid reward of the round's rollouts."""
     there = seen.draws.present
-    return jnp.sum(jnp.where(there, seen.draws.rewards, 0)) / there.sum().astype(seen.draws.rewards.dtype)
+    return seen.xp.sum(seen.xp.where(there, seen.draws.rewards, 0)) / there.sum().astype(
+        seen.draws.rewards.dtype
+    )
 
 
 def outcome(seen: Seen, memory: Any) -> jax.Array:
     """Mean true reward of the round's rollouts that are trained on: what a log of outcomes shows, whatever was paid."""
-    truth = jnp.where(seen.trained, seen.truth[seen.draws.choices], 0)
-    return jnp.sum(truth) / seen.trained.sum().astype(truth.dtype)
+    truth = seen.xp.where(seen.trained, seen.truth[seen.draws.choices], 0)
+    return seen.xp.sum(truth) / seen.trained.sum().astype(truth.dtype)
 
 
 def entropy(seen: Seen, memory: Any) -> jax.Array:
@@ -92,8 +109,8 @@ def entropy(seen: Seen, memory: Any) -> jax.Array:
 
 def winner_share(seen: Seen, memory: Any) -> jax.Array:
     """Largest share of one correct choice in the correct mass, max pi_a / sum pi_a over r_a > 0."""
-    right = jnp.where(seen.truth > 0, seen.probability, 0)
-    return right.max() / jnp.maximum(right.sum(), jnp.finfo(right.dtype).tiny)
+    right = seen.xp.where(seen.truth > 0, seen.probability, 0)
+    return right.max() / seen.xp.maximum(right.sum(), seen.xp.finfo(right.dtype).tiny)
 
 
 def best_gap(seen: Seen) -> jax.Array:
@@ -103,7 +120,7 @@ def best_gap(seen: Seen) -> jax.Array:
 
 def gradient_norm(seen: Seen, memory: Any) -> jax.Array:
     """Euclidean norm of the round's direction, before eta and the optimiser."""
-    return jnp.linalg.norm(seen.push.direction)
+    return seen.xp.linalg.norm(seen.push.direction)
 
 
 def signal_and_noise(seen: Seen) -> tuple[jax.Array, jax.Array]:
@@ -112,54 +129,64 @@ def signal_and_noise(seen: Seen) -> tuple[jax.Array, jax.Array]:
     Both are unbiased (|mean|^2 - tr/m for the first, so a single value may be negative). The ratio of one round is
     not: take the ratio of the means over seeds.
     """
-    g = jax.vmap(seen.again)(jnp.arange(VIRTUAL, dtype=jnp.uint32))
+    import jax
+
+    xp = seen.xp
+    g = jax.vmap(seen.again)(xp.arange(VIRTUAL, dtype=xp.uint32))
     mean = g.mean(axis=0)
-    noise = jnp.sum((g - mean) ** 2) / (VIRTUAL - 1)
-    return jnp.sum(mean**2) - noise / VIRTUAL, noise
+    noise = xp.sum((g - mean) ** 2) / (VIRTUAL - 1)
+    return xp.sum(mean**2) - noise / VIRTUAL, noise
 
 
 def zero_signal(seen: Seen, memory: Any) -> jax.Array:
     """Share of the round's queries whose rollouts all got weight zero."""
-    idle = jnp.all(seen.push.weights == 0, axis=1) | ~seen.draws.present
+    xp = seen.xp
+    idle = xp.all(seen.push.weights == 0, axis=1) | ~seen.draws.present
     same = seen.draws.queries[:, None] == seen.draws.queries[None, :]
-    quiet = jnp.all(idle[None, :] | ~same, axis=1)
+    quiet = xp.all(idle[None, :] | ~same, axis=1)
     # Every query has as many rollouts, so the share of rollouts is the share of queries.
     there = seen.draws.present
-    return jnp.sum(quiet & there).astype(seen.carry.state.dtype) / there.sum().astype(seen.carry.state.dtype)
+    return xp.sum(quiet & there).astype(seen.carry.state.dtype) / there.sum().astype(seen.carry.state.dtype)
 
 
 def _pulled(seen: Seen, before: jax.Array) -> jax.Array:
     """(A,) which choices have ever had a weight."""
-    moved = jnp.any(seen.push.weights != 0, axis=1) & (seen.draws.choices >= 0)
-    return before.at[jnp.maximum(seen.draws.choices, 0)].max(moved)
+    moved = seen.xp.any(seen.push.weights != 0, axis=1) & (seen.draws.choices >= 0)
+    return before.at[seen.xp.maximum(seen.draws.choices, 0)].max(moved)
 
 
 OBSERVABLES: dict[str, Observable] = {
-    "success": Observable(success),
-    "held_out": Observable(held_out),
-    "reward": Observable(reward),
-    "outcome": Observable(outcome),
-    "entropy": Observable(entropy),
-    "winner_share": Observable(winner_share),
-    "gradient_norm": Observable(gradient_norm),
+    "success": Observable("success probability", success),
+    "held_out": Observable("mean success of the held-out queries", held_out),
+    "reward": Observable("mean paid reward of the round", reward),
+    "outcome": Observable("mean true reward of the round", outcome),
+    "entropy": Observable("entropy of the policy in nats", entropy),
+    "winner_share": Observable("largest share of one correct arm in the correct mass", winner_share),
+    "gradient_norm": Observable("length of the round's direction", gradient_norm),
     # Signal-to-noise of the direction is the ratio of these two, each averaged over seeds first.
-    "signal": Observable(lambda seen, _: signal_and_noise(seen)[0]),
-    "noise": Observable(lambda seen, _: signal_and_noise(seen)[1]),
-    "zero_signal": Observable(zero_signal),
-    # Number of different correct choices that ever had a weight, before this round.
+    "signal": Observable(
+        "squared length of the expected direction", lambda seen, _: signal_and_noise(seen)[0]
+    ),
+    "noise": Observable("variance of the direction", lambda seen, _: signal_and_noise(seen)[1]),
+    "zero_signal": Observable("share of queries whose rollouts all got weight zero", zero_signal),
     "distinct": Observable(
-        lambda seen, pulled: jnp.sum(pulled & (seen.truth > 0)).astype(seen.carry.state.dtype),
-        start=lambda engine, arms, state: jnp.zeros(jnp.shape(arms.reward), bool),
+        "number of correct arms that ever got a weight, before the round",
+        lambda seen, pulled: seen.xp.sum(pulled & (seen.truth > 0)).astype(seen.carry.state.dtype),
+        start=lambda engine, arms, state: np.zeros(np.shape(arms.reward), bool),
         remember=_pulled,
     ),
-    # Cumulative pseudo-regret sum_{s < t} (max r - p_s), per rollout.
     "regret": Observable(
+        "sum over the rounds before of max r - p, per rollout",
         lambda seen, lost: lost,
-        start=lambda engine, arms, state: jnp.zeros((), state.dtype),
+        start=lambda engine, arms, state: np.zeros((), state.dtype),
         remember=lambda seen, lost: lost + best_gap(seen),
     ),
 }
-"""`class_mass` is recorded as one metric per class of equal true reward, see `class_masses`."""
+CLASS_MASS = "class_mass"
+CLASS_MASS_SUMMARY = "probability of every class of equal true reward"
+"""Recorded as one metric per class, see `class_masses`."""
+SUMMARIES = {name: row.summary for name, row in OBSERVABLES.items()} | {CLASS_MASS: CLASS_MASS_SUMMARY}
+"""Everything that `observe` may name, in words."""
 
 
 def check_names(observe: Sequence[str], has: Sequence[str], who: str, instead: str = "") -> tuple[str, ...]:
@@ -169,7 +196,7 @@ def check_names(observe: Sequence[str], has: Sequence[str], who: str, instead: s
     who does.
     """
     for name in observe:
-        if name not in (*has, *OBSERVABLES, "class_mass"):
+        if name not in (*has, *SUMMARIES):
             raise Refusal(f"observe: {name!r} is unknown; choose {', '.join(has)}")
         if name not in has:
             raise Refusal(f"observe: {name!r} is not recorded by {who}; {instead}")
@@ -183,6 +210,9 @@ def class_masses(levels: tuple[float, ...]) -> dict[str, Observable]:
     """One observable per level of true reward: the total probability of its choices."""
 
     def mass_of(level: float) -> Observable:
-        return Observable(lambda seen, _: jnp.sum(jnp.where(seen.truth == level, seen.probability, 0)))
+        return Observable(
+            CLASS_MASS_SUMMARY,
+            lambda seen, _: seen.xp.sum(seen.xp.where(seen.truth == level, seen.probability, 0)),
+        )
 
     return {f"class_mass/{level:g}": mass_of(level) for level in levels}

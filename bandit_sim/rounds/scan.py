@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from bandit_sim.engines import Engine
+from bandit_sim.engines.engine import Engine
 from bandit_sim.rounds.keys import VIRTUAL, key_at
 from bandit_sim.rounds.observe import Observable, Seen
 from bandit_sim.rounds.step import Carry, Knobs, Luck, batch_of, draw, luck_of, push, start, update
@@ -17,21 +17,24 @@ from theory.rules.batch import SAMPLED
 from theory.rules.rule import Rule
 
 
-@partial(jax.jit, static_argnames=("engine", "rule", "pay", "observe", "every", "records", "structure"))
+class Plan(NamedTuple):
+    """What a run is compiled for; `structure` is that of the arms, whose arrays are given apart."""
+
+    engine: Engine
+    rule: Rule
+    pay: PaySpec
+    observe: tuple[tuple[str, Observable], ...]
+    every: int
+    records: int
+    structure: Any
+
+
+@partial(jax.jit, static_argnums=0)
 def run_seeds(
-    engine: Engine,
-    rule: Rule,
-    pay: PaySpec,
-    observe: tuple[tuple[str, Observable], ...],
-    every: int,
-    records: int,
-    structure: Any,
-    stacked: list[jax.Array],
-    knobs: Knobs,
-    root: jax.Array,
-    seeds: jax.Array,
+    plan: Plan, stacked: list[jax.Array], knobs: Knobs, root: jax.Array, seeds: jax.Array
 ) -> dict[str, jax.Array]:
     """Each observable as (cases, seeds, records)."""
+    engine, rule, pay, observe, every, records, structure = plan
 
     def one_seed(arms: Any, knobs: Knobs, seed: jax.Array) -> dict[str, jax.Array]:
         seed_key = jax.random.fold_in(root, seed)

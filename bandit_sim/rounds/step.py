@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 from bandit_sim.arms.checks import concrete
-from bandit_sim.engines import Engine
+from bandit_sim.engines.engine import Engine
 from bandit_sim.engines.sampling import fine_uniform
 from bandit_sim.rounds.keys import PICK, key_at, rollout_keys
 from bandit_sim.rounds.optimiser import realise

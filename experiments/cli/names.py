@@ -1,17 +1,12 @@
-"""Names for help texts, out of the registries: a help text says {rules}, and is filled in when it is read."""
+"""Names for help texts, out of the registries: a help text says {rules}, and is filled in when it is read.
+
+None of the registries loads torch or JAX, which takes longer than reading a help text.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-
-PROFILES = ("two_class", "power_law", "log_normal")
-ENGINES = ("auto", "dense", "lumped", "event", "kernel", "tree", "lazy_tree", "tree_kernel", "contexts")
-OBSERVABLES = (
-    "held_out", "reward", "outcome", "entropy", "winner_share", "gradient_norm", "signal", "noise", "zero_signal",
-    "distinct", "regret", "class_mass",
-)  # fmt: skip
-"""Names of registries that load torch or JAX, which takes longer than reading a help text; a test holds them equal."""
+from collections.abc import Callable, Iterable, Mapping
 
 
 def _rules() -> str:
@@ -30,13 +25,7 @@ def _pays() -> str:
     from theory.pay import PAYS
 
     said = {kind: (pay.__doc__ or "").splitlines()[0].rstrip(".") for kind, pay in PAYS.items()}
-    return "; ".join(f"{kind} ({text[:1].lower()}{text[1:]})" for kind, text in said.items())
-
-
-def _models() -> str:
-    from llm_bridge.models.registry import MODELS
-
-    return ", ".join(MODELS)
+    return explained({kind: text[:1].lower() + text[1:] for kind, text in said.items()})
 
 
 def _data_sets() -> str:
@@ -51,6 +40,30 @@ def _trainers() -> str:
     return any_of(VERSIONS)
 
 
+def _models() -> str:
+    from llm_bridge.models.registry import MODELS
+
+    return ", ".join(MODELS)
+
+
+def _profiles() -> str:
+    from experiments.simulation.bandits import PROFILES
+
+    return any_of(PROFILES)
+
+
+def _engines() -> str:
+    from bandit_sim.engines.registry import ENGINES
+
+    return explained({name: row.summary for name, row in ENGINES.items()})
+
+
+def _observables() -> str:
+    from bandit_sim.rounds.observe import SUMMARIES
+
+    return explained({name: text for name, text in SUMMARIES.items() if name != "success"})
+
+
 REGISTRIES: dict[str, Callable[[], str]] = {
     "rules": _rules,
     "verifiers": _verifiers,
@@ -58,9 +71,9 @@ REGISTRIES: dict[str, Callable[[], str]] = {
     "data_sets": _data_sets,
     "trainers": _trainers,
     "models": _models,
-    "profiles": lambda: any_of(PROFILES),
-    "engines": lambda: any_of(ENGINES),
-    "observables": lambda: any_of(OBSERVABLES),
+    "profiles": _profiles,
+    "engines": _engines,
+    "observables": _observables,
 }
 """What stands for a registry in a help text, and how its names are written there."""
 
@@ -74,6 +87,11 @@ def any_of(names: Iterable[str]) -> str:
     """'a, b or c'."""
     *first, last = names
     return f"{', '.join(first)} or {last}" if first else last
+
+
+def explained(rows: Mapping[str, str]) -> str:
+    """'a (what it is); b (what that is)'."""
+    return "; ".join(f"{name} ({text})" for name, text in rows.items())
 
 
 def braced(names: Iterable[str]) -> str:

@@ -47,9 +47,7 @@ OPTIONS = (
     Option("seed", int | None, "Number from which every random draw follows.", panel=RUN, shown="0"),
     Option(
         "engine", str | None,
-        "How it is computed: {engines}. Of arms in classes, dense keeps every arm, lumped costs the same at any K, and "
-        "event skips the rounds that move nothing.",
-        panel=RUN, shown="auto, the cheapest that is exact",
+        "How it is computed: auto, or one of {engines}.", panel=RUN, shown="auto, the cheapest that is exact",
     ),
     Option(
         "observe", list[str] | None, "What to record besides success: {observables}. May be repeated.", panel=RUN

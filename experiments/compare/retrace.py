@@ -188,6 +188,7 @@ def retrace(
     network, linear = subject.student(replicas), subject.student(replicas, linear_response_logits)
     students = Students(subject, probe, observed, network, linear, rollouts, seed)
     snapshots: list[Snapshot] = []
+    subject.progress("retrace", 0, looks[-1] + 1)
     for t in range(looks[-1] + 1):
         if t in looks:
             snapshots.append(students.look(t, (kept[:, t], beyond[:, t])))

@@ -6,14 +6,13 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import block_diag
 
-from bandit_sim import AnyArms, Arms, Contexts, ParticleArms, forest, replay_asked
+from bandit_sim import AnyArms, Arms, ParticleArms, TreeArms, forest, replay_asked
 from experiments.folder.observed import Observed
 from experiments.specs import RunSpec
 from theory.refusal import Refusal
 from theory.rules.rule import Rule
-from theory.trees.joint_probe import JointProbe
+from theory.trees.joint_probe import JointProbe, sequences
 from theory.trees.probe import Probe
 from theory.trees.response_tree import ResponseTree
 
@@ -46,52 +45,29 @@ def forest_of(spec: RunSpec, joint: JointProbe, drawn: Drawn, tokens: int | None
     given = {"training": len(spec.queries), "batch": spec.batch, "tokens": tokens}
     if spec.rule.optimiser.linear:
         return forest(drawn.trees, drawn.kernel, **given)
-    scores = [
-        c @ p.scores for c, p in zip(drawn.coefficients, joint.probes, strict=True) if p.scores is not None
-    ]
-    return forest(drawn.trees, scores=np.concatenate(scores), share=joint.probes[0].share, **given)
-
-
-def apart(drawn: Drawn) -> Drawn:
-    """The same without the kernel's blocks between queries, as if none taught another."""
-    query = np.repeat(np.arange(len(drawn.trees)), [len(tree.node) for tree in drawn.trees])
-    return drawn._replace(kernel=np.where(query[:, None] == query[None, :], drawn.kernel, 0.0))
+    scores = joint.edge_scores(drawn.coefficients)
+    assert scores is not None, "held_rule has refused a probe without scores"
+    return forest(drawn.trees, scores=scores, share=joint.share, **given)
 
 
 def sequences_of(spec: RunSpec, joint: JointProbe, drawn: Drawn, tokens: int | None = None) -> AnyArms:
     """Whole responses in place of their tokens: each a particle whose score is the sum of its edges'."""
     if spec.rule.optimiser.linear and len(drawn.trees) == 1:
         return ParticleArms.from_tree(drawn.trees[0])
-    path = np.asarray(block_diag(*(tree.path for tree in drawn.trees)), drawn.kernel.dtype)
-    whole = Drawn(
-        [tree.as_sequences() for tree in drawn.trees],
-        path @ drawn.kernel @ path.T,
-        [tree.path @ own for tree, own in zip(drawn.trees, drawn.coefficients, strict=True)],
-    )
-    return forest_of(spec, joint, whole, tokens)
+    trees, kernel = sequences(drawn.trees, drawn.kernel)
+    maps = [tree.path @ own for tree, own in zip(drawn.trees, drawn.coefficients, strict=True)]
+    return forest_of(spec, joint, Drawn(trees, kernel, maps), tokens)
 
 
-def tabular_of(spec: RunSpec, joint: JointProbe) -> Arms | Contexts:
+def tabular_of(spec: RunSpec, joint: JointProbe) -> Arms | TreeArms:
     """The bandit without shared parameters: every response found an arm of its exact mass.
 
     Mass not found is spread over many arms: their number does not matter while each is small.
     """
     if len(joint.probes) == 1:
         return tabular_arms(joint.probes[0])
-    each = [_masses(probe, UNSEEN_OF_SEVERAL) for probe in joint.probes]
-    arms = max(len(mass) for mass, _ in each)
-    logits, reward = np.full((len(each), arms), np.log(1e-30)), np.zeros((len(each), arms))
-    for q, (mass, paid) in enumerate(each):
-        logits[q, : len(mass)] = np.log(np.maximum(mass / mass.sum(), 1e-30))
-        reward[q, : len(mass)] = paid
-    return Contexts(
-        logits.ravel(),
-        reward.ravel(),
-        np.float64(0),
-        np.eye(arms),
-        training=len(spec.queries),
-        batch=spec.batch,
-    )
+    flat = [ResponseTree.flat(*_masses(probe, UNSEEN_OF_SEVERAL)) for probe in joint.probes]
+    return forest(flat, training=len(spec.queries), batch=spec.batch)
 
 
 def tabular_arms(probe: Probe) -> Arms:
@@ -123,7 +99,7 @@ def held_rule(joint: JointProbe, rule: Rule) -> Rule:
             f"optimiser {rule.optimiser.kind}{'' if rule.optimiser.kind == 'adam' else ' with clip_norm'} acts on "
             "parameters, and the probe holds the scores of none; give probe.coordinates (--coordinates 4096)"
         )
-    norm, share = rule.optimiser.clip_norm, joint.probes[0].share
+    norm, share = rule.optimiser.clip_norm, joint.share
     if norm is None or share == 1:
         return rule
     optimiser = rule.optimiser.model_copy(update={"clip_norm": norm * share**0.5})

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bandit_sim import AnyArms, simulate
+from bandit_sim import AnyArms, forest, simulate
 from experiments.folder.run_folder import Progress
-from experiments.forecast.bandits import Drawn, apart, forest_of, held_rule, sequences_of, tabular_of
+from experiments.forecast.bandits import Drawn, forest_of, held_rule, sequences_of, tabular_of
 from experiments.scoring.scores import ensemble_of_means
 from experiments.specs import RunSpec
 from theory.forecast import Array, Forecast
@@ -63,6 +63,7 @@ def forecast(spec: RunSpec, joint: JointProbe, progress: Progress) -> Forecast:
     seen = ("outcome", "success", *(("held_out",) if spec.held_out else ()))
     members: dict[tuple[str, str], list[Array]] = {}
     success: dict[tuple[str, str], list[Array]] = {}
+    progress("simulate", 0, len(jobs))
     for done, (engine, arms, rule) in enumerate(jobs):
         seed = spec.seed + done
         # A round more than is trained: its success is that after the last update.
@@ -101,7 +102,8 @@ def _jobs(spec: RunSpec, joint: JointProbe) -> Iterator[Job]:
     several, linear = len(joint.probes) > 1, spec.rule.optimiser.linear
     if several and linear:
         for one in drawn[:APART]:
-            yield Job("apart", forest_of(spec, joint, apart(one), longest), rule)
+            apart = forest(one.trees, training=len(spec.queries), batch=spec.batch, tokens=longest)
+            yield Job("apart", apart, rule)
     for one in drawn[:SEQUENCES]:
         yield Job("sequence_kernel", sequences_of(spec, joint, one, longest), rule)
     if linear or not several:  # the bandits of several queries hold no parameters for an optimiser to act on

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bandit_sim import TreeArms, displacement, forest, simulate
+from bandit_sim.arms.forest import edge_order
 from experiments.folder.probe_store import load_probe, save_probe
 from experiments.forecast.bandits import Drawn
 from experiments.forecast.correction import Correction
@@ -152,6 +153,7 @@ class Relinearised:
         sets = ("training", "held_out") if self.spec.held_out else ("training",)
         difference = {name: np.zeros((count, rounds)) for name in sets}
         linear, network = np.zeros((2, parts, count))
+        self.network.progress("relinearise", 0, count * parts)
         for k in range(count):
             for i, start in enumerate(self.asked.rounds, start=1):
                 old = moved(Drawn.of(self.probe(k, i - 1)), self.state(k, i)[1])
@@ -205,8 +207,7 @@ def reached(spec: RunSpec, drawn: Drawn, rounds: int, seeds: int, key: int) -> t
     if rounds == 0:
         still = np.zeros((seeds, edges[-1]))
         return still, still
-    order = np.concatenate([start + tree.by_node for start, tree in zip(edges, drawn.trees, strict=False)])
-    back = np.argsort(order)
+    back = np.argsort(edge_order(drawn.trees))
     alpha, f = displacement(arms_of(spec, drawn), spec.rule, rounds, seeds, key, pay=spec.pay)
     return alpha[:, back], f[:, back]
 

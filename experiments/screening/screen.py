@@ -53,6 +53,7 @@ class Screening(RunFolder):
         order = [int(i) for i in _order(spec.seed, len(self.queries))]
         tallies: dict[int, Tally] = {}
         spent, saved = 0, time.perf_counter()
+        self.progress("screen", spent, spec.budget)
         try:
             while spent < spec.budget and (visit := self._next(order, tallies)) is not None:
                 number, size = visit

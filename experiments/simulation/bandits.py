@@ -1,17 +1,20 @@
-"""Bandits as data: each kind with its numbers, and the arms it builds for the simulator."""
+"""Bandits as data: each kind with its numbers, and the arms it builds for the simulator, which is loaded only then."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from pydantic import Field
 
-from bandit_sim import ArmClasses, Contexts, LazyTree, ParticleArms, TokenTree, TreeArms, synthetic_forest
+import bandit_sim
 from theory.refusal import Refusal
 from theory.rules.spec import Count, Spec
 from theory.trees.synthetic_tree import synthetic_tree
+
+if TYPE_CHECKING:
+    from bandit_sim import ArmClasses, Contexts, LazyTree, ParticleArms, TokenTree, TreeArms
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 
@@ -25,7 +28,7 @@ class TwoClass(Spec):
     p0: Share = 0.05
 
     def build(self) -> ArmClasses:
-        return ArmClasses.two_class(arms=self.arms, correct=self.correct, p0=self.p0)
+        return bandit_sim.ArmClasses.two_class(arms=self.arms, correct=self.correct, p0=self.p0)
 
 
 class PowerLaw(Spec):
@@ -38,7 +41,9 @@ class PowerLaw(Spec):
     exponent: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
 
     def build(self) -> ArmClasses:
-        return ArmClasses.power_law(arms=self.arms, correct=self.correct, p0=self.p0, exponent=self.exponent)
+        return bandit_sim.ArmClasses.power_law(
+            arms=self.arms, correct=self.correct, p0=self.p0, exponent=self.exponent
+        )
 
 
 class LogNormal(Spec):
@@ -51,7 +56,13 @@ class LogNormal(Spec):
     sigma: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2.0
 
     def build(self) -> ArmClasses:
-        return ArmClasses.log_normal(arms=self.arms, correct=self.correct, p0=self.p0, sigma=self.sigma)
+        return bandit_sim.ArmClasses.log_normal(
+            arms=self.arms, correct=self.correct, p0=self.p0, sigma=self.sigma
+        )
+
+
+PROFILES = {kind().kind: kind for kind in (TwoClass, PowerLaw, LogNormal)}
+"""How probability is spread over the arms of a class, by the names that `--profile` takes."""
 
 
 class Masses(Spec):
@@ -64,7 +75,7 @@ class Masses(Spec):
     flip: tuple[Annotated[float, Field(ge=0, le=1)], ...] | None = None
 
     def build(self) -> ArmClasses:
-        return ArmClasses.from_masses(
+        return bandit_sim.ArmClasses.from_masses(
             list(self.mass), list(self.reward),
             count=None if self.count is None else list(self.count),
             flip=None if self.flip is None else list(self.flip),
@@ -82,7 +93,11 @@ class ProbeArms(Spec):
         from experiments.folder.probe_store import read_probe
 
         probe = read_probe(Path(self.folder))
-        return TreeArms.from_tree(probe.tree()) if self.shared else ArmClasses.from_probe(probe)
+        return (
+            bandit_sim.TreeArms.from_tree(probe.tree())
+            if self.shared
+            else bandit_sim.ArmClasses.from_probe(probe)
+        )
 
 
 class SyntheticTree(Spec):
@@ -104,7 +119,11 @@ class SyntheticTree(Spec):
             self.p0, correct=self.correct, wrong=self.wrong, depth=self.depth, own=self.own,
             within=self.within, cross=self.cross,
         )  # fmt: skip
-        return ParticleArms.from_tree(tree) if self.whole_responses else TreeArms.from_tree(tree)
+        return (
+            bandit_sim.ParticleArms.from_tree(tree)
+            if self.whole_responses
+            else bandit_sim.TreeArms.from_tree(tree)
+        )
 
 
 class FreeTree(Spec):
@@ -119,7 +138,9 @@ class FreeTree(Spec):
     correct: tuple[tuple[int, ...], ...] = ((1, 0),)
 
     def build(self) -> TokenTree:
-        tree = TokenTree.grow(list(self.law), self.depth, lambda tokens: float(tokens in self.correct))
+        tree = bandit_sim.TokenTree.grow(
+            list(self.law), self.depth, lambda tokens: float(tokens in self.correct)
+        )
         if int(np.sum(tree.reward > 0)) != len(set(self.correct)):
             raise Refusal(
                 f"correct = {self.correct}: not all are responses of this tree; end each with token 0, or give it "
@@ -142,7 +163,9 @@ class LazyLaw(Spec):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
 
     def build(self) -> LazyTree:
-        return LazyTree.of(list(self.law), self.depth, self.correct, roughness=self.roughness, seed=self.seed)
+        return bandit_sim.LazyTree.of(
+            list(self.law), self.depth, self.correct, roughness=self.roughness, seed=self.seed
+        )
 
 
 class SyntheticForest(Spec):
@@ -161,7 +184,7 @@ class SyntheticForest(Spec):
     cross: float = 0.0
 
     def build(self) -> TreeArms:
-        return synthetic_forest(
+        return bandit_sim.synthetic_forest(
             list(self.p0), held_out=list(self.held_out) or None, batch=self.batch, overlap=self.overlap,
             correct=self.correct, wrong=self.wrong, depth=self.depth, own=self.own, within=self.within,
             cross=self.cross,
@@ -184,7 +207,7 @@ class Queries(Spec):
     near: Count | None = None
 
     def build(self) -> Contexts:
-        return Contexts.spectrum(
+        return bandit_sim.Contexts.spectrum(
             list(self.p0), held_out=list(self.held_out) or None, arms=self.arms, correct=self.correct, batch=self.batch,
             overlap=self.overlap, within=self.within, cross=self.cross, wrong=self.wrong, near=self.near,
         )  # fmt: skip

@@ -7,21 +7,12 @@ import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from bandit_sim import (
-    ArmClasses,
-    Arms,
-    Contexts,
-    LazyTree,
-    ParticleArms,
-    TokenTree,
-    TreeArms,
-    simulate,
-)
-from bandit_sim.classes.by_class import ClassEngine, engine_of
+import bandit_sim
+from bandit_sim.engines.registry import ENGINES, engines_of
 from experiments.simulation.bandits import Bandit, TwoClass
 from theory.curves import Curves
 from theory.pay import Clean, Pay
@@ -30,9 +21,10 @@ from theory.rules.dialects import preset
 from theory.rules.rule import Rule
 from theory.rules.spec import Count, Spec
 
-EngineName = Literal[
-    "auto", "dense", "lumped", "event", "kernel", "tree", "lazy_tree", "tree_kernel", "contexts"
-]
+if TYPE_CHECKING:
+    from bandit_sim import ArmClasses
+    from bandit_sim.classes.by_class import ClassEngine
+
 DENSE_UP_TO = 256
 """Arms up to which `auto` keeps every arm by itself; above, classes cost less."""
 
@@ -47,7 +39,8 @@ class SimulationSpec(Spec):
         rounds: updates T; recorded are rounds 0, every, 2 every, ..., T, so `every` divides T.
         seeds: replicas.
         seed: every random draw follows from it.
-        engine: "auto" chooses; arms in classes also run "dense" (each arm by itself), "lumped" or "event".
+        engine: "auto" chooses, or one of `bandit_sim.engines.registry.ENGINES` that pulls the bandit's arms;
+            arms in classes also run "dense" (each arm by itself), "lumped" or "event".
         observe: what is recorded, see `bandit_sim.rounds.observe.OBSERVABLES`.
         dtype: "float32" or "float64"; None is float64 for arms in classes and float32 for the others.
     Errors: Refusal naming the field, its value and the fix.
@@ -59,7 +52,7 @@ class SimulationSpec(Spec):
     rounds: Count = 100
     seeds: Count = 1000
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    engine: EngineName = "auto"
+    engine: str = "auto"
     observe: tuple[str, ...] = ("success",)
     every: Count = 1
     dtype: Literal["float32", "float64"] | None = None
@@ -74,6 +67,13 @@ class SimulationSpec(Spec):
                     f"rule.{unknown[0]} beside rule.preset; a preset takes eta and rollouts, or write the rule out"
                 )
             return preset(value["preset"], eta=value.get("eta"), rollouts=value.get("rollouts"))
+        return value
+
+    @field_validator("engine")
+    @classmethod
+    def _registered(cls, value: str) -> str:
+        if value not in ("auto", *ENGINES):
+            raise Refusal(f"{value!r} is no engine; choose auto or one of {', '.join(ENGINES)}")
         return value
 
     @model_validator(mode="after")
@@ -115,12 +115,12 @@ def run_simulation(spec: SimulationSpec, progress: Callable[[int, int], object] 
     arms = spec.bandit.build()
     engine = _engine(arms, spec)
     of_classes: ClassEngine = "auto"
-    if isinstance(arms, ArmClasses):
+    if isinstance(arms, bandit_sim.ArmClasses):
         if engine == "dense":
             arms = arms.expand()
         elif engine == "lumped" or engine == "event":
             of_classes = engine
-    curves = simulate(
+    curves = bandit_sim.simulate(
         arms, spec.rule, spec.rounds + 1, spec.seeds, spec.seed,
         observe=spec.observe, every=spec.every, pay=spec.pay, dtype=spec.dtype,
         engine=of_classes, progress=progress,
@@ -130,24 +130,24 @@ def run_simulation(spec: SimulationSpec, progress: Callable[[int, int], object] 
 
 def _engine(arms: Any, spec: SimulationSpec) -> str:
     """The engine's name: the one asked for, if it pulls these arms, or the best of those that do."""
-    of_kind = {
-        Arms: "dense",
-        ParticleArms: "kernel",
-        TreeArms: "tree_kernel",
-        TokenTree: "tree",
-        LazyTree: "lazy_tree",
-        Contexts: "contexts",
-    }
-    if isinstance(arms, ArmClasses):
+    names = engines_of(arms)
+    if isinstance(arms, bandit_sim.ArmClasses):
         if spec.engine == "auto":
-            small = arms.arms <= DENSE_UP_TO
-            return "dense" if small else engine_of(arms, spec.rule, spec.pay, spec.every, spec.observe)
-        if spec.engine in ("dense", "lumped", "event"):
-            return spec.engine
+            return _cheapest(arms, spec)
+        names = ("dense", *names)  # each arm by itself, once they are expanded
+    own, *_ = names
+    if spec.engine == "auto":
+        return own
+    if spec.engine not in names:
         raise Refusal(
-            f"--engine {spec.engine} does not pull arms in classes; use dense, lumped, event or auto"
+            f"--engine {spec.engine} does not pull {spec.bandit.kind} arms; use {', '.join(names)} or auto"
         )
-    own = of_kind[type(arms)]
-    if spec.engine not in ("auto", own):
-        raise Refusal(f"--engine {spec.engine} does not pull {spec.bandit.kind} arms; use {own} or auto")
-    return own
+    return spec.engine
+
+
+def _cheapest(arms: ArmClasses, spec: SimulationSpec) -> str:
+    from bandit_sim.classes.by_class import engine_of
+
+    if arms.arms <= DENSE_UP_TO:
+        return "dense"
+    return engine_of(arms, spec.rule, spec.pay, spec.every, spec.observe)

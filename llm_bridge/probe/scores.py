@@ -40,6 +40,8 @@ def atom_scores(
     read = _trunk_of(split, prompt, [_read_of(atom) for atom in atoms], chunk)
     blocks: list[Tensor] = []
     done = 0
+    if progress is not None:
+        progress(done, len(atoms))
     for first in range(0, len(order), chunk):
         batch = [atoms[i] for i in order[first : first + chunk]]
         own = split.adapters.own(factors, len(batch))
@@ -84,6 +86,8 @@ def displaced(
     leaves = split.adapters.trainable(start)
     totals = [torch.zeros(replicas, *leaf.shape[1:]).to(leaf) for leaf in leaves]
     done, count = 0, sum(len(atoms) for _, atoms, _ in paths)
+    if progress is not None:
+        progress(done, count)
     for prompt, atoms, shares in paths:
         order = sorted(range(len(atoms)), key=lambda i, atoms=atoms: len(atoms[i].tokens))
         read = _trunk_of(split, prompt, [_read_of(atom) for atom in atoms], chunk)

@@ -122,6 +122,8 @@ def draw_rollouts(
     """
     opening = open_prompt(split, prompt, factors, torch.zeros(1, dtype=torch.long))
     parts: list[Rollouts] = []
+    if progress is not None:
+        progress("rollouts", 0, count)
     for done in range(0, count, batch):
         index = range(done, min(done + batch, count))
         draws = np.stack([uniforms(seed, stream, 0, query, i, max_tokens) for i in index])

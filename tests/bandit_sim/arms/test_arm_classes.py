@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bandit_sim.arms.arm_classes import ArmClasses
-from bandit_sim.arms.arms import Arms
+from bandit_sim.arms.plain import Arms
 from theory.refusal import Refusal
 
 SIDES = {"arms": 10**6, "correct": 100, "p0": 1e-4}

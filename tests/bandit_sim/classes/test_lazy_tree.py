@@ -161,5 +161,7 @@ def test_simulate_takes_a_lazy_tree_as_any_other(make_rule):
     assert curves.at.tolist() == [0, 10, 20] and seen == [(64, 70), (70, 70)]
     for name in alone:
         assert np.array_equal(curves[name], alone[name])
-    with pytest.raises(Refusal, match="devices, engine: a lazy tree"):
+    with pytest.raises(Refusal, match="engine = 'lumped' with LazyTree; these arms have one engine"):
         simulate(arms, rule, 2, 2, 0, engine="lumped")
+    with pytest.raises(Refusal, match="devices: a lazy tree"):
+        simulate(arms, rule, 2, 2, 0, devices=[])

@@ -168,7 +168,7 @@ def test_a_path_that_need_not_be_held_changes_no_draw(make_rule):
         tree_kernel.greedy(arms, tree_kernel.init(arms), jax.numpy.arange(2, dtype=np.int32))
         for arms in (plant(flat, training=1), plant(flat, np.eye(5), training=1))
     ]
-    assert np.array_equal(*best) and best[0].tolist() == [0, 3]
+    assert np.array_equal(best[0], best[1]) and best[0].tolist() == [0, 3]
 
 
 def test_whole_responses_share_what_their_edges_do(token_model, make_rule):
@@ -292,5 +292,6 @@ def mixed(tree, seed):
 )
 def test_a_kernel_or_scores_of_other_trees_are_named(fields, message):
     trees = [ResponseTree.flat([0.5, 0.2, 0.3], [0.0, 1.0, 0.0]), ResponseTree.flat([0.9, 0.1], [0.0, 1.0])]
+    given: dict[str, Any] = {"training": 2} | fields
     with pytest.raises(Refusal, match=message):
-        plant(trees, **({"training": 2} | fields))
+        plant(trees, **given)

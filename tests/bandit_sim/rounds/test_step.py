@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bandit_sim import Arms, Contexts, ParticleArms, TokenTree, TreeArms, simulate
-from bandit_sim.engines import engine_for
+from bandit_sim.engines.registry import engine_for
 from bandit_sim.rounds.keys import root_key
 from bandit_sim.rounds.step import Draws, Knobs, check_pair, draw, luck_of, start, update
 from theory.pay import Clean

@@ -42,10 +42,14 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
 
         return numbers
 
-    made = {"experiments.run.run": {"Run": Run}, "experiments.compare.numbers": {
-        "pooled": lambda rows: {"pooled_of": len(rows)},
-        **{f"{stage}_numbers": numbers_of(stage) for stage in ("probe", "forecast", "train", "overlay")},
-    }}  # fmt: skip
+    made = {
+        "experiments.run.run": {"Run": Run},
+        "experiments.compare.numbers": {
+            "pooled": lambda rows: {"pooled_of": len(rows)},
+            **{f"{stage}_numbers": numbers_of(stage) for stage in ("probe", "forecast", "train")},
+        },
+        "experiments.compare.overlay": {"overlay_numbers": numbers_of("overlay")},
+    }
     for name, members in made.items():
         module = ModuleType(name)
         vars(module).update(members)

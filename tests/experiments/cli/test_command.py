@@ -49,23 +49,26 @@ def test_every_command_helps_in_the_same_form(words: tuple[str, ...]) -> None:
 
 
 def test_help_names_what_registries_hold() -> None:
+    from bandit_sim.engines.registry import ENGINES
     from bandit_sim.rounds.observe import OBSERVABLES
-    from experiments.simulation.bandits import LogNormal, PowerLaw, TwoClass
     from experiments.simulation.simulation import SimulationSpec
-    from llm_bridge.models.language_model import MODELS
+    from llm_bridge.models.registry import MODELS
     from llm_bridge.rewards.verifiers import VERIFIERS
     from theory.pay import PAYS
     from theory.rules.dialects import PRESETS
 
-    assert filled("{models}") == ", ".join(MODELS)
-    assert {"success", *names.OBSERVABLES} == {*OBSERVABLES, "class_mass"}
-    assert tuple(kind().kind for kind in (TwoClass, PowerLaw, LogNormal)) == names.PROFILES
-    for engine in names.ENGINES:
+    assert filled("{models}").split(", ") == list(MODELS)
+    assert filled("{profiles}") == "two_class, power_law or log_normal"
+    for name in {*OBSERVABLES, "class_mass"} - {"success"}:
+        assert f"{name} (" in filled("{observables}")
+    assert "success (" not in filled("{observables}"), "it is always recorded"
+    for engine in ENGINES:
+        assert f"{engine} (" in filled("{engines}")
         assert SimulationSpec(engine=engine).engine == engine
     with pytest.raises(
-        Refusal, match=" or ".join([", ".join(map(repr, names.ENGINES[:-1])), repr(names.ENGINES[-1])])
+        Refusal, match=f"engine: 'steam' is no engine; choose auto or one of {', '.join(ENGINES)}"
     ):
-        SimulationSpec(engine="steam")  # pyright: ignore[reportArgumentType]
+        SimulationSpec(engine="steam")
 
     rules = filled("{rules}")
     listed = re.sub(
@@ -93,6 +96,16 @@ def test_the_front_page_loads_neither_torch_nor_jax() -> None:
     assert done.stdout.splitlines()[-1] == "[]"
     listed = [line.split()[1] for line in done.stdout.splitlines() if re.match(r"│ [a-z]+  ", line)]
     assert listed == [words.name if isinstance(words, Command) else words.info.name for words in COMMANDS]
+
+
+def test_the_registries_load_neither_torch_nor_jax() -> None:
+    code = (
+        "import sys; from experiments.cli.names import REGISTRIES\n"
+        "assert all(said() for said in REGISTRIES.values())\n"
+        "print([m for m in ('torch', 'jax', 'transformers') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_a_command_is_called_with_what_was_given() -> None:

@@ -12,7 +12,7 @@ import pytest
 from bandit_sim import Arms, TreeArms, simulate
 from bandit_sim.arms.scored_tree import ScoredTree
 from experiments.compare.exact import enumerate_model
-from experiments.forecast.bandits import Drawn, apart, held_rule, sequences_of, tabular_arms, tabular_of
+from experiments.forecast.bandits import Drawn, held_rule, sequences_of, tabular_arms, tabular_of
 from experiments.forecast.forecast import forecast, step_of
 from experiments.specs import ForecastSpec, ProbeSpec, RunSpec
 from llm_bridge.models.language_model import load_model
@@ -144,10 +144,9 @@ def test_tabular_comparison_starts_at_p0(joint: JointProbe, several: JointProbe)
     assert float(mass @ np.asarray(arms.reward)) == pytest.approx(joint.probes[0].p0, rel=1e-6)
     assert isinstance(tabular_of(spec(preset("minimalist")), joint), Arms)
     many = tabular_of(spec(preset("minimalist"), 3), several)
-    each = np.exp(np.asarray(many.logits)) * np.asarray(many.reward)
-    np.testing.assert_allclose(
-        each.reshape(3, -1).sum(axis=1), [probe.p0 for probe in several.probes], rtol=1e-6
-    )
+    assert isinstance(many, TreeArms)
+    each = np.bincount(np.asarray(many.query), np.asarray(many.probability) * np.asarray(many.reward))
+    np.testing.assert_allclose(each, [probe.p0 for probe in several.probes], rtol=1e-6)
 
 
 def test_tabular_of_several_is_tabular_of_each(several: JointProbe) -> None:
@@ -162,15 +161,6 @@ def test_tabular_of_several_is_tabular_of_each(several: JointProbe) -> None:
     error = np.sqrt(curves.var(axis=0) / 2000 + sum(x.var(axis=0) for x in own) / 9 / 2000)
     assert alone[-1] > alone[0] + 10 * error[-1], "no learning, no test"
     assert (np.abs(curves.mean(axis=0) - alone) <= 4 * error + 1e-6).all()
-
-
-def test_apart_leaves_each_query_its_own_kernel(several: JointProbe) -> None:
-    drawn = Drawn.of(several)
-    own = apart(drawn)
-    sizes = [len(tree.node) for tree in drawn.trees]
-    first = slice(0, sizes[0])
-    np.testing.assert_array_equal(own.kernel[first, first], drawn.kernel[first, first])
-    assert np.abs(drawn.kernel[first, sizes[0] :]).max() > 0 and not own.kernel[first, sizes[0] :].any()
 
 
 def test_sequences_of_several_begin_where_their_trees_do(several: JointProbe) -> None:

@@ -195,7 +195,7 @@ def test_edges_have_their_atoms_scores_tree_by_tree(joint) -> None:
         for probe, a, b in zip(joint.probes, ends, ends[1:], strict=False)
     ]
     scores = JointProbe(tuple(held), joint.gram).edge_scores(maps)
-    assert scores.shape == (sum(len(tree.node) for tree in trees), len(joint.gram))
+    assert scores is not None and scores.shape == (sum(len(tree.node) for tree in trees), len(joint.gram))
     query = np.repeat(np.arange(3), [len(tree.node) for tree in trees])
     between = query[:, None] != query[None, :]
     np.testing.assert_allclose(

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from bandit_sim.arms.arms import TreeArms
+from bandit_sim.arms.tree import TreeArms
 from bandit_sim.engines import tree_kernel
 from bandit_sim.rounds.keys import root_key
 from bandit_sim.rounds.step import Carry, ascend, batch_of, check_pair, draw, knobs_of, luck_of, push, start

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,21 +12,26 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bandit_sim.arms.arm_classes import ArmClasses
 from bandit_sim.arms.lazy_tree import LazyTree
-from bandit_sim.classes import lazy_tree
-from bandit_sim.classes.by_class import ClassEngine, block_of, simulate_classes
-from bandit_sim.engines import AnyArms, engine_for
+from bandit_sim.classes.by_class import ClassEngine, simulate_classes
+from bandit_sim.classes.lazy_tree import simulate_lazily
+from bandit_sim.engines.engine import AnyArms
+from bandit_sim.engines.registry import engine_for
 from bandit_sim.rounds.keys import root_key
-from bandit_sim.rounds.observe import OBSERVABLES, Observable, check_names, class_masses
-from bandit_sim.rounds.scan import run_seeds
+from bandit_sim.rounds.observe import (
+    CLASS_MASS,
+    OBSERVABLES,
+    SUMMARIES,
+    Observable,
+    check_names,
+    class_masses,
+)
+from bandit_sim.rounds.scan import Plan, run_seeds
+from bandit_sim.rounds.settings import Device, DType, Observe, Progress, Settings
 from bandit_sim.rounds.step import Knobs, check_decay, check_pair
 from theory.curves import Curves
-from theory.pay import Clean, PaySpec, check_pay
+from theory.pay import PaySpec, check_pay
 from theory.refusal import Refusal
 from theory.rules.rule import Rule
-
-Observe = Sequence[str]
-DType = Literal["float32", "float64"]
-Device = Any  # a jax.Device, which JAX declares as a variable, no type
 
 _NUMBERS_PER_BATCH = 2**22
 
@@ -46,7 +50,7 @@ def simulate(
     dtype: DType | None = None,
     devices: Sequence[Device] | None = None,
     chunk: int | None = None,
-    progress: Callable[[int, int], object] | None = None,
+    progress: Progress | None = None,
 ) -> Curves:
     """Curves of independent replicas of the bandit: state += eta * direction(w), w = rule(draws, rewards).
 
@@ -73,61 +77,17 @@ def simulate(
     Errors: Refusal for counts below 1, an unknown observable, or Adam with a kernel engine.
     Valid when: the arms describe the policy.
     """
+    settings = Settings(rounds, seeds, key, observe, every, pay, dtype, devices, chunk, progress)
     if isinstance(arms, ArmClasses):
-        if devices is not None:
-            raise Refusal("devices: arms in classes run on the first device; leave devices out")
-        return simulate_classes(
-            arms, rule, rounds, seeds, key, observe=observe, every=every, pay=pay, dtype=dtype,
-            engine=engine, chunk=chunk, progress=progress,
-        )  # fmt: skip
-    if isinstance(arms, LazyTree):
-        return _simulate_lazily(
-            arms, rule, rounds, seeds, key, observe=observe, every=every, pay=pay, dtype=dtype,
-            devices=devices, engine=engine, chunk=chunk, progress=progress,
-        )  # fmt: skip
+        return simulate_classes(arms, rule, settings, engine)
     if engine != "auto":
         raise Refusal(
             f'engine = {engine!r} with {type(arms).__name__}; these arms have one engine, give "auto"'
         )
-    (curves,) = simulate_grid(
-        [(arms, rule)], rounds, seeds, key,
-        observe=observe, every=every, pay=pay, dtype=dtype, devices=devices, chunk=chunk,
-        progress=progress,
-    )  # fmt: skip
+    if isinstance(arms, LazyTree):
+        return simulate_lazily(arms, rule, settings)
+    (curves,) = _grid([(arms, rule)], settings)
     return curves
-
-
-def _simulate_lazily(
-    arms: LazyTree,
-    rule: Rule,
-    rounds: int,
-    seeds: int | range,
-    key: int | jax.Array,
-    *,
-    observe: Observe,
-    every: int,
-    pay: PaySpec | None,
-    dtype: DType | None,
-    devices: Sequence[Device] | None,
-    engine: ClassEngine,
-    chunk: int | None,
-    progress: Callable[[int, int], object] | None,
-) -> Curves:
-    """What `simulate` does with a lazy tree."""
-    if devices is not None or engine != "auto":
-        raise Refusal(
-            "devices, engine: a lazy tree runs on the first device by an engine of its own; leave both out"
-        )
-    block = block_of(seeds, rounds=rounds, every=every, chunk=1 if chunk is None else chunk)
-    at, size = np.arange(0, rounds, every), chunk or 64
-    parts: list[dict[str, np.ndarray]] = []
-    with jax.enable_x64(True) if dtype == "float64" else nullcontext():
-        for first in range(0, len(block), size):
-            part = block[first : first + size]
-            parts.append(lazy_tree.run(arms, rule, at, part, key, pay=pay, observe=observe))
-            if progress is not None:
-                progress(min(first + size, len(block)), len(block))
-    return Curves({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, at=at)
 
 
 def simulate_grid(
@@ -142,7 +102,7 @@ def simulate_grid(
     dtype: DType | None = None,
     devices: Sequence[Device] | None = None,
     chunk: int | None = None,
-    progress: Callable[[int, int], object] | None = None,
+    progress: Progress | None = None,
 ) -> list[Curves]:
     """Several cases in one compiled call; each gives what `simulate` gives it alone, with the same draws.
 
@@ -151,20 +111,33 @@ def simulate_grid(
         others: as in `simulate`; the seeds of all cases share their keys (paired comparisons).
     Errors: Refusal naming the case and the field that differs.
     """
+    return _grid(cases, Settings(rounds, seeds, key, observe, every, pay, dtype, devices, chunk, progress))
+
+
+def _grid(cases: Sequence[tuple[AnyArms, Rule]], settings: Settings) -> list[Curves]:
+    """What `simulate_grid` does."""
     if not cases:
         raise Refusal("cases is empty; give at least one (arms, rule)")
-    block = block_of(seeds, rounds=rounds, every=every, chunk=1 if chunk is None else chunk)
+    block, pay = settings.block, settings.paid
     engine = engine_for(cases[0][0])
     rule = _common_rule([rule for _, rule in cases])
     check_pair(engine, rule)
-    pay = Clean() if pay is None else pay
     for arms, case_rule in cases:
         check_pay(pay, arms.reward, arms.flip)
-        check_decay(arms, case_rule, rounds)
-    devices = list(devices) if devices is not None else jax.devices()[:1]
-    with jax.enable_x64(True) if dtype == "float64" else nullcontext():
-        structure, stacked = _stack([arms for arms, _ in cases], dtype)
-        names = _observables(observe, np.concatenate([np.ravel(a.reward) for a, _ in cases]))
+        check_decay(arms, case_rule, settings.rounds)
+    devices = list(settings.devices) if settings.devices is not None else jax.devices()[:1]
+    with settings.precision():
+        structure, stacked = _stack([arms for arms, _ in cases], settings.dtype)
+        rewards = np.concatenate([np.ravel(a.reward) for a, _ in cases])
+        plan = Plan(
+            engine=engine,
+            rule=rule,
+            pay=pay,
+            observe=_observables(settings.observe, rewards),
+            every=settings.every,
+            records=len(settings.at),
+            structure=structure,
+        )
         one = jax.tree.unflatten(structure, [x[0] for x in stacked])
         kind = jax.eval_shape(engine.init, one).dtype
         knobs = Knobs(
@@ -174,32 +147,22 @@ def simulate_grid(
         size = _batch(len(cases) * np.shape(cases[0][0].reward)[0]) * len(devices)
         mesh = Mesh(np.array(devices), ("seeds",))
         everywhere = NamedSharding(mesh, PartitionSpec())
-        root, stacked, knobs = jax.device_put((root_key(key), stacked, knobs), everywhere)
-        report = size * -(-(chunk or size) // size)
+        root, stacked, knobs = jax.device_put((root_key(settings.key), stacked, knobs), everywhere)
+        report = size * -(-(settings.chunk or size) // size)
         parts: list[dict[str, np.ndarray]] = []
         for first in range(0, len(block), size):
             numbers = (np.arange(first, first + size) * block.step + block.start).astype(np.uint32)
             shared = jax.device_put(numbers, NamedSharding(mesh, PartitionSpec("seeds")))
-            seen = run_seeds(
-                engine,
-                rule,
-                pay,
-                names,
-                every,
-                -(-rounds // every),
-                structure,
-                stacked,
-                knobs,
-                root,
-                shared,
-            )
+            seen = run_seeds(plan, stacked, knobs, root, shared)
             parts.append({name: np.asarray(x, np.float64) for name, x in seen.items()})
             done = min(first + size, len(block))
-            if progress is not None and (done % report == 0 or done == len(block)):
-                progress(done, len(block))
-    at = np.arange(0, rounds, every)
+            if done % report == 0 or done == len(block):
+                settings.told(done)
     return [
-        Curves({name: np.concatenate([p[name][i] for p in parts])[: len(block)] for name in parts[0]}, at=at)
+        Curves(
+            {name: np.concatenate([p[name][i] for p in parts])[: len(block)] for name in parts[0]},
+            at=settings.at,
+        )
         for i in range(len(cases))
     ]
 
@@ -251,8 +214,8 @@ def _stack(arms: Sequence[AnyArms], dtype: DType | None) -> tuple[Any, list[jax.
 
 def _observables(observe: Observe, rewards: np.ndarray) -> tuple[tuple[str, Observable], ...]:
     rows: dict[str, Observable] = {}
-    for name in check_names(observe, [*OBSERVABLES, "class_mass"], "the engine of these arms"):
-        if name == "class_mass":
+    for name in check_names(observe, [*SUMMARIES], "the engine of these arms"):
+        if name == CLASS_MASS:
             rows |= class_masses(tuple(float(x) for x in np.unique(rewards)))
         else:
             rows[name] = OBSERVABLES[name]

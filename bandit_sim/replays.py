@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bandit_sim.engines import AnyArms, Engine, engine_for
+from bandit_sim.engines.engine import AnyArms, Engine
+from bandit_sim.engines.registry import engine_for
 from bandit_sim.rounds.step import Carry, Draws, check_decay, check_pair, knobs_of, start, update
 from theory.refusal import Refusal
 from theory.rules.rule import Rule
