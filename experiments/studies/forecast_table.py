@@ -24,10 +24,10 @@ Every section says which command wrote it, when, and with which versions, from t
 (the forecast) and after it was trained. Nothing was fitted. f / o: forecast and observed, in rounds; a dash is a level
 not reached. Coverage: share of rounds within the 50% and the 90% band. CRPS of the mean success: the tree kernel's,
 beside a sequence kernel, a bandit without shared parameters, "nothing is learned", and a logistic curve that has seen
-the first quarter of the run. z: the outcomes against what each replica's own history forecasts; a pooled z beyond 2
-says that forecasts err together. Where a run was explained, a second table splits the gap between the trained network
-and the forecast: drift (the network has left its linear regime), truncation (what the probe leaves out, and its noise),
-chance (this run's draws).
+the first quarter of the run; "queries apart" is the tree kernel without what one query does to another. z: the
+outcomes against what each replica's own history forecasts; a pooled z beyond 2 says that forecasts err together. Where
+a run was explained, a second table splits the gap between the trained network and the forecast: drift (the network
+has left its linear regime), truncation (what the probe leaves out, and its noise), chance (this run's draws).
 """
 GAPS = {
     "network - forecast": "network - forecast",

@@ -438,3 +438,26 @@ SIGNAL_ROWS: list[SignalRow] = [
     SignalRow(GPG(singleton="raw"), gpg, reads="round", shift=False, bound=lambda n: math.inf),
     SignalRow(PassAtK(), per_group(lead(std(1, 1e-6))), scale="invariant", sums=None, bound=math.sqrt),
 ]
+
+# Another value of every field of every signal; `test_rule.py` fails for a field that is missing here.
+EXTRA = {"extra": 1, "singleton": "raw"}
+SCALE = {"ddof": 0, "eps": 0.2, "eps_place": "sqrt(var+eps)"}
+WHITEN = {"weighting": "rollout", "ddof": 1, "eps": 0.2, "eps_place": "sqrt(var+eps)"}
+ALTERNATIVES: dict[str, dict[str, Any]] = {
+    "raw": {},
+    "sign": {"reference": -0.1, "positive": 0.5, "negative": 0.5},
+    "group_mean": EXTRA,
+    "group_mean_std": {**EXTRA, **SCALE},
+    "leave_one_out": EXTRA,
+    "batch_mean": {"singleton": "raw"},
+    "batch_mean_std": {"singleton": "raw", **WHITEN},
+    "group_mean_whitened": {**EXTRA, **WHITEN},
+    "group_mean_batch_std": {**EXTRA, **SCALE},
+    "greedy": {},
+    "moving_average": {"decay": 0.5},
+    "reward_window": {"window": 3, **SCALE, "singleton": "zero"},
+    "max_rl": {**EXTRA, "baseline": "mean"},
+    "opo": EXTRA,
+    "gpg": EXTRA,
+    "pass_at_k": {**EXTRA, **SCALE},
+}
