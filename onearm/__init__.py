@@ -163,7 +163,7 @@ def _opened(name: str) -> Any:
     home = _MODULE_OF[name]
     with refusing(wanted="llm" if home.startswith(("experiments", "llm_bridge")) else None):
         module = import_module(home)
-        # `bandit_sim` imports what has the name only now; `theory.rules` is a module, which its parent has as an
+        # `bandit_sim` imports what has the name only now; `theory.rules` is a module that its parent has as an
         # attribute only once it is imported.
         return getattr(module, name) if hasattr(module, name) else import_module(f"{home}.{name}")
 

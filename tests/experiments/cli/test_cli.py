@@ -64,7 +64,10 @@ def test_simulate_counts_rounds_as_updates() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--engine", "tree"], "--engine tree does not pull arms in classes"),
+        (
+            ["--engine", "tree"],
+            "--engine tree does not pull two_class arms; use dense, lumped, event or auto",
+        ),
         (["--every", 7], "every = 7 does not divide rounds = 100"),
         (["--observe", "luck"], "observe"),
         (["--rule", "rlo"], "rule 'rlo' is unknown"),
