@@ -354,7 +354,7 @@ def test_bad_residual_input_is_named():
         scores.martingale_residuals(np.zeros((2, 3)), np.zeros((2, 4)))
     with pytest.raises(Refusal, match="predicted holds values outside"):
         scores.martingale_residuals(np.zeros((2, 3)), np.full((2, 3), 1.5))
-    with pytest.raises(Refusal, match="rewards hold NaN"):
+    with pytest.raises(Refusal, match="outcomes hold NaN"):
         scores.martingale_residuals(np.full((2, 3), np.nan), np.full((2, 3), 0.5))
 
 

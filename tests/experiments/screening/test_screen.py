@@ -154,7 +154,7 @@ def test_a_screening_that_was_stopped_ends_with_the_same_table(
         k: v for k, v in straight.items() if k != "seconds"
     }
     drawn.clear()
-    monkeypatch.setattr("experiments.folder.run_folder.load_model", None)
+    monkeypatch.setattr("llm_bridge.models.language_model.load_model", None)
     Screening(spec(), tmp_path / "stopped", queries=SUMS).run()
     assert not drawn, "a finished screening needs no model"
 

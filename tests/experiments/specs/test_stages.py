@@ -64,7 +64,7 @@ def another(model: BaseModel, name: str) -> Any:
         case int():
             return value + 1
         case float():
-            return value * 0.5 + 0.01
+            return value * 0.5 + 0.013
         case str():
             return value + "x"
         case tuple():

@@ -11,9 +11,10 @@ import pytest
 
 from experiments.studies.layers import jobs
 from experiments.studies.layers.jobs import side_by_side
+from theory.refusal import Refusal
 
 
-class Awkward(ValueError):
+class Awkward(Refusal):
     """An error that cannot be unpickled, as many are: its arguments are not its message."""
 
     def __init__(self, number: int, name: str) -> None:
@@ -51,9 +52,7 @@ def test_two_jobs_run_elsewhere_with_their_share_of_the_cores(tmp_path, monkeypa
 def test_where_some_fail_the_others_end_first_and_each_is_named(tmp_path, count):
     """And of an error of ours, which its message does not explain, the traceback is kept: of the process it was in."""
     broken = {"b": Awkward, "d": KeyError}
-    with pytest.raises(
-        ValueError, match=r"(?s)b: b is broken 2 times\nd: 'd is broken'\nTraceback.*in noted"
-    ):
+    with pytest.raises(Refusal, match=r"(?s)b: b is broken 2 times\nd: 'd is broken'\nTraceback.*in noted"):
         side_by_side(partial(noted, out=tmp_path, broken=broken), ["a", "b", "c", "d"], count)
     assert {path.name for path in tmp_path.iterdir()} == {"a", "c"}
 
