@@ -193,7 +193,7 @@ def test_a_folder_without_a_package_hides_nothing(installed, tmp_path):
 
 def test_a_verb_takes_a_run_or_a_spec_and_a_folder(tmp_path):
     spec = onearm.RunSpec(
-        query=onearm.Query(prompt="3+4=", answer="7", verifier="integer"),
+        queries=onearm.Query(prompt="3+4=", answer="7", verifier="integer"),
         model=onearm.ModelSpec(name="tiny-arithmetic"),
         rule=onearm.preset("minimalist", eta=0.005),
         probe=onearm.ProbeSpec(rollouts=64),

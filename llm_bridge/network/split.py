@@ -109,7 +109,7 @@ class Stage:
                 set_up.gradient_checkpointing, block.training = False, training
 
 
-class UnknownLayout(ValueError):
+class UnknownLayout(Refusal):
     """The model's parts are not where a split model looks for them."""
 
 

@@ -41,7 +41,7 @@ def test_curves_are_a_read_only_copy():
     curves = Curves({"success": source})
     source[0, 0] = 7
     assert curves["success"].dtype == np.float64 and curves["success"][0, 0] == 1
-    with pytest.raises(Refusal, match="read-only"):
+    with pytest.raises(ValueError, match="read-only"):
         curves["success"][0, 0] = 2
 
 

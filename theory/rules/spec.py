@@ -38,6 +38,8 @@ def said(error: ValidationError) -> str:
     """What is wrong, field by field, in one line."""
     parts = []
     for item in error.errors():
+        if item["type"] == "default_factory_not_called":
+            continue  # what a field would be follows from one that is itself named here
         field = ".".join(str(x) for x in item["loc"])
         ours = item["type"] == "value_error"  # a validator's own words, which name the value
         text = (

@@ -150,7 +150,7 @@ def test_trl_settings_that_are_not_the_rules_are_refused(tmp_path: Path) -> None
         report_to="none",
         activation_checkpointing=False,
     )
-    with pytest.raises(Refusal, match=r"temperature = 0.7 is not the rule's 1.0"):
+    with pytest.raises(ValueError, match=r"temperature = 0.7 is not the rule's 1.0"):
         file.OnearmTrainer(
             model=AutoModelForCausalLM.from_pretrained(tiny_folder()),
             reward_funcs=lambda completions, **_: [0.0 for _ in completions],

@@ -18,6 +18,7 @@ from llm_bridge.probe.survey import draw_rollouts
 from llm_bridge.rollouts.asked import Question
 from llm_bridge.rollouts.rollouts import Prompt, read_prompt
 from llm_bridge.train import Trainer
+from theory.pay import Noisy
 from theory.refusal import Refusal
 from theory.rules import K2, SGD, Adam, Rule, preset
 from theory.rules.signals import Greedy, GroupMeanStd
@@ -133,7 +134,8 @@ def test_a_round_of_several_queries_is_the_models_own_gradient_step(whole, tiny,
     prompts are read anew when the parameters have moved."""
     rule = preset("rloo", eta=0.05, rollouts=8)
     # Paid by chance: some of these queries are nearly always right, and would have no gradient.
-    run = of_several(whole, tiny, rule, chunk=chunk, pay=lambda uniform, truth, length: (uniform < 0.5) * 1.0)
+    chance = Noisy(false_positive=0.5, false_negative=0.5)
+    run = of_several(whole, tiny, rule, chunk=chunk, pay=chance)
     model = copy.deepcopy(tiny.model).requires_grad_()
     prompts = [tiny.encode_prompt(text) for text, _ in ASKED]
     seen = set()

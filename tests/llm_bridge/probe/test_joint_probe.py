@@ -97,6 +97,7 @@ def test_every_query_tells_how_far_it_is(split, questions) -> None:
             progress=lambda *x: told.append(x),
         )  # fmt: skip
         assert [x for x in told if x[0] == "rollouts"] == [
+            ("rollouts", 0, 300),
             ("rollouts", 256, 300),
             ("rollouts", 300, 300),
         ] * len(asked)
