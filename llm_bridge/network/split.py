@@ -19,6 +19,7 @@ from llm_bridge.network.adapters import Adapters
 from llm_bridge.network.attention import BEHIND_PROMPT
 from llm_bridge.network.full import FullParameters
 from llm_bridge.network.specs import AdapterSpec
+from theory.refusal import Refusal
 
 State = list[tuple[Tensor, Tensor]]
 TILE = 16

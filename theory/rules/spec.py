@@ -41,12 +41,10 @@ def said(error: ValidationError) -> str:
         if item["type"] == "default_factory_not_called":
             continue  # what a field would be follows from one that is itself named here
         field = ".".join(str(x) for x in item["loc"])
-        ours = item["type"] == "value_error"  # a validator's own words, which name the value
-        text = (
-            item["msg"].removeprefix("Value error, ")
-            if ours
-            else f"{item['msg']}, not {_short(item['input'])}"
-        )
+        text = item["msg"].removeprefix("Value error, ")
+        # A validator's own words name the value, and what is missing has none.
+        if item["type"] not in ("value_error", "missing"):
+            text += f", not {_short(item['input'])}"
         parts.append(f"{field}: {text}" if field else text)
     return "; ".join(parts)
 
