@@ -204,6 +204,7 @@ def test_a_verb_takes_a_run_or_a_spec_and_a_folder(tmp_path):
     run = onearm.Run(spec, tmp_path / "run")
     with pytest.raises(Refusal, match="has its folder"):
         onearm.probe(run, tmp_path)
-    assert onearm.probe(run).p0 == onearm.probe(spec, str(tmp_path / "run")).p0
+    (found,), (again,) = onearm.probe(run).probes, onearm.probe(spec, str(tmp_path / "run")).probes
+    assert found.p0 == again.p0
     with pytest.raises(Refusal, match="holds no finished run"):
         onearm.explain(run)
