@@ -19,6 +19,7 @@ COORDINATES = 4096
 def specs_of(given: Given, options: Sequence[Option]) -> list[RunSpec]:
     """One spec with all queries where they are trained together, else one for each query."""
     from experiments.specs import HeldOut, RunSpec
+    from experiments.specs.run_spec import default_forecast
 
     asked, held_out = parted(given, queries_of(given))
     fields = fields_of(given, options)
@@ -29,6 +30,8 @@ def specs_of(given: Given, options: Sequence[Option]) -> list[RunSpec]:
         looks = {"every": given.look_every, "rollouts": given.look_rollouts}
         named = {name: value for name, value in looks.items() if value is not None}
         fields["held_out"] = HeldOut(queries=tuple(held_out), **named)
+    if "forecast" in fields:  # what --relinearise says stands beside the defaults of several queries
+        fields["forecast"] = default_forecast({"queries": asked}).model_dump() | fields["forecast"]
     return [RunSpec(queries=tuple(asked), **fields)]
 
 

@@ -170,3 +170,14 @@ def test_a_run_without_a_terminal_says_what_is_to_come(asked: Any, tmp_path: Pat
         "train (9 rounds x 32 replicas x 4 rollouts)"
     )
     assert last.startswith("train: 9 of 9 in")
+
+
+def test_relinearise_leaves_the_defaults_of_several_queries(asked: Any, tmp_path: Path) -> None:
+    path = tmp_path / "q.jsonl"
+    rows = [{"query": f"{n}+1=", "answer": str(n + 1)} for n in range(3)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    done = call("forecast", "--queries", path, "--together", "--relinearise", 4, "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    (run,) = asked.runs
+    assert (run.spec.forecast.bootstraps, run.spec.forecast.seeds) == (8, 128)
+    assert run.spec.forecast.relinearise.rounds == (4,)
