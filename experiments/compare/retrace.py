@@ -200,7 +200,7 @@ def retrace(
 def tree_masses(subject: Network, probe: JointProbe, observed: Observed) -> tuple[Array, Array]:
     """(S, T) twice: what the tree kernel holds before each round on kept correct leaves, and beyond them."""
     drawn = Drawn.of(probe)
-    arms, leaves = arms_of(subject.spec, drawn), leaves_of(probe, observed)
+    arms, leaves = arms_of(subject.spec, drawn), leaves_of(probe, drawn, observed)
     on_kept = np.zeros_like(np.asarray(arms.reward))
     starts = np.cumsum([0, *(len(tree.reward) for tree in drawn.trees)])
     for own, start in zip(probe.probes, starts, strict=False):

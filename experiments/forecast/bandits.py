@@ -40,6 +40,11 @@ class Drawn(NamedTuple):
     def of(cls, joint: JointProbe, seed: int | None = None) -> Drawn:
         return cls(*joint.trees_and_scores(seed))
 
+    @property
+    def edges(self) -> NDArray[np.integer]:
+        """(Q + 1,) where each tree's edges begin among all, and their number."""
+        return np.cumsum([0, *(len(tree.node) for tree in self.trees)])
+
 
 def forest_of(spec: RunSpec, joint: JointProbe, drawn: Drawn, tokens: int | None = None) -> AnyArms:
     """The forest with its kernel; where the optimiser acts on parameters, with the scores that the probe holds."""
@@ -113,14 +118,14 @@ def predicted(spec: RunSpec, joint: JointProbe, observed: Observed) -> Array | N
     """
     if spec.rule.signal.helpers:
         return None
-    arms = forest_of(spec, joint, Drawn.of(joint))
-    leaves = leaves_of(joint, observed)
+    drawn = Drawn.of(joint)
+    arms, leaves = forest_of(spec, joint, drawn), leaves_of(joint, drawn, observed)
     return np.asarray(replay_asked(arms, held_rule(joint, spec.rule), leaves, observed.rewards))
 
 
-def leaves_of(joint: JointProbe, observed: Observed) -> NDArray[np.integer]:
+def leaves_of(joint: JointProbe, drawn: Drawn, observed: Observed) -> NDArray[np.integer]:
     """(S, T, R) leaf of the forest for each response of a record; off the tree it is its outcome's class."""
-    starts = np.cumsum([0, *(len(probe.tree().reward) for probe in joint.probes)])
+    starts = np.cumsum([0, *(len(tree.reward) for tree in drawn.trees)])
     leaves = np.zeros(observed.rewards.shape, dtype=np.int64)
     for (s, t, i), q in np.ndenumerate(observed.query):
         leaf = joint.probes[q].leaf_of(observed.tokens[s][t][i], float(observed.outcomes[s, t, i]))

@@ -113,7 +113,7 @@ def _compared(
         raise Refusal(f"no correct response is a leaf of the probe's tree; raise {knob}")
     drawn = Drawn.of(probe)
     alpha, f = reached(network.spec, drawn, rounds, replicas, key)
-    edges = np.cumsum([0, *(len(tree.node) for tree in drawn.trees)])
+    edges = drawn.edges
 
     def by_trees(row: Array) -> float:
         masses = []

@@ -203,9 +203,8 @@ def reached(spec: RunSpec, drawn: Drawn, rounds: int, seeds: int, key: int) -> t
 
     After no rounds nothing has moved.
     """
-    edges = np.cumsum([0, *(len(tree.node) for tree in drawn.trees)])
     if rounds == 0:
-        still = np.zeros((seeds, edges[-1]))
+        still = np.zeros((seeds, drawn.edges[-1]))
         return still, still
     back = np.argsort(edge_order(drawn.trees))
     alpha, f = displacement(arms_of(spec, drawn), spec.rule, rounds, seeds, key, pay=spec.pay)
@@ -214,20 +213,18 @@ def reached(spec: RunSpec, drawn: Drawn, rounds: int, seeds: int, key: int) -> t
 
 def shares_of(drawn: Drawn, alpha: Array) -> Array:
     """(S, M) how far replicas have moved along the score of each atom, of (S, E) how far along each edge's."""
-    edges = np.cumsum([0, *(len(tree.node) for tree in drawn.trees)])
     parts = [
         alpha[:, first:last] @ own
-        for own, (first, last) in zip(drawn.coefficients, pairwise(edges), strict=True)
+        for own, (first, last) in zip(drawn.coefficients, pairwise(drawn.edges), strict=True)
     ]
     return np.concatenate(parts, axis=1)
 
 
 def moved(drawn: Drawn, f: Array) -> Drawn:
     """The forest that state f (E,) is the beginning of: exact for rules that ask neither for a past nor a reference."""
-    edges = np.cumsum([0, *(len(tree.node) for tree in drawn.trees)])
     trees = [
         replace(tree, probability=np.exp(tree.edge_log_probability(f[first:last])))
-        for tree, (first, last) in zip(drawn.trees, pairwise(edges), strict=True)
+        for tree, (first, last) in zip(drawn.trees, pairwise(drawn.edges), strict=True)
     ]
     return drawn._replace(trees=trees)
 
